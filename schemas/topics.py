@@ -1,0 +1,95 @@
+"""The topic catalogue: what runs between services, stages and sinks. `flowchain topics apply` makes it so."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic. The physical name is the configured prefix + `name`."""
+
+    name: str
+    key: str
+    """What the Kafka key is, in words."""
+    value: str
+    """The model of its records."""
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    sentence: str
+    partitions: Literal["source", "analysis", "one"]
+    """source: as many as the events topic; analysis: as many as the partials topic; one: 1."""
+    retention_ms: int = 7 * DAY_MS
+    cleanup: Literal["delete", "compact"] = "delete"
+    public: bool = True
+    """Internal topics carry batches and may change between versions."""
+
+
+EVENTS = Topic(
+    "flowchain.events.v1", "execution id (component for resource.sampled)", "ChainEvent",
+    ("services", "ingest (clock.tick)"), ("ingest",),
+    "What services emit: steps, executions, logs, resources.", "source",
+)
+DEFINITIONS = Topic(
+    "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest", "sinks"),
+    "Declared chains, the newest version of each.", "one", cleanup="compact",
+)
+OPEN_EXECUTIONS = Topic(
+    "flowchain.executions.open.v1", "tenant/execution", "Execution", ("ingest",), ("ingest",),
+    "Changelog of ingest: executions that were open at a commit.", "source", cleanup="compact", public=False,
+)
+PARTIALS = Topic(
+    "flowchain.partials.v1", "none: the partition is chosen by tenant", "Partial", ("ingest",), ("analysis",),
+    "Additive pieces of health windows and the watermarks of the source partitions.", "analysis", 2 * DAY_MS, public=False,
+)
+TRACES = Topic(
+    "flowchain.traces.v1", "none: the partition is the source's", "TraceBatch", ("ingest",), ("ingest", "sinks"),
+    "Finished executions with all their steps.", "source", public=False,
+)
+VIOLATIONS = Topic(
+    "flowchain.violations.v1", "tenant", "Violation", ("ingest", "analysis"), ("people",),
+    "Single executions that broke a promise: failed, slow, missing, late, out of order, unexpected or repeated steps.", "analysis",
+)
+HEALTH = Topic(
+    "flowchain.health.v1", "tenant", "HealthWindow", ("analysis",), ("sinks", "people"),
+    "Health of every step, chain and component per window.", "analysis",
+)
+DEPENDENCIES = Topic(
+    "flowchain.dependencies.v1", "tenant", "DependencyWindow", ("analysis",), ("sinks", "people"),
+    "Observed edges between components per window.", "analysis",
+)
+ANOMALIES = Topic(
+    "flowchain.anomalies.v1", "tenant", "Anomaly", ("analysis",), ("sinks", "people"),
+    "Windows that differ from what their key has shown before, with the reasons.", "analysis",
+)
+INCIDENTS = Topic(
+    "flowchain.incidents.v1", "tenant", "Incident", ("analysis",), ("people",),
+    "What belongs together, its suspects and its blast radius.", "analysis", 30 * DAY_MS,
+)
+ALERTS = Topic(
+    "flowchain.alerts.v1", "tenant", "Alert", ("analysis",), ("people",),
+    "What pages a person: opened, updated, resolved or retracted, by revision.", "analysis", 30 * DAY_MS,
+)
+DATA_LOSS = Topic(
+    "flowchain.dataloss.v1", "topic/partition", "DataLoss", ("ingest",), ("people",),
+    "Offsets that were deleted before they could be read.", "one", 30 * DAY_MS,
+)
+RECOVERY_COMMANDS = Topic(
+    "flowchain.recovery.commands.v1", "component", "RecoveryCommand", ("recovery",), ("executors",),
+    "What should be done about an incident.", "analysis", 30 * DAY_MS,
+)
+RECOVERY_ACTIONS = Topic(
+    "flowchain.recovery.actions.v1", "component", "RecoveryAction", ("recovery", "executors"), ("sinks", "people"),
+    "What was done about an incident and whether it helped.", "analysis", 30 * DAY_MS,
+)
+EVENTS_DLQ = Topic(
+    "dlq.flowchain.events.v1", "the refused record's key", "the refused record's bytes, reason in the headers",
+    ("ingest",), ("flowchain dlq",),
+    "Events that were refused: undecodable, invalid, too late or from the future.", "source", 30 * DAY_MS,
+)
+
+CATALOGUE: tuple[Topic, ...] = (
+    EVENTS, DEFINITIONS, OPEN_EXECUTIONS, PARTIALS, TRACES, VIOLATIONS, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS,
+    ALERTS, DATA_LOSS, RECOVERY_COMMANDS, RECOVERY_ACTIONS, EVENTS_DLQ,
+)
