@@ -1,0 +1,1 @@
+"""Thin shells, one per process or stage: take a batch, call `streams`, send, settle."""

@@ -1,0 +1,1 @@
+"""The edges: Kafka, ClickHouse, PostgreSQL, settings, metrics, intake of foreign formats."""

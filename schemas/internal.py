@@ -6,7 +6,8 @@ executions (Execution) that were open at a commit, plus one PartitionState per p
 
 import msgspec
 
-SPAN_COMPLETED, SPAN_FAILED, SPAN_STARTED = "completed", "failed", "started"
+COMPLETED, FAILED, STARTED, HEARD_OF = "completed", "failed", "started", "heard_of"
+"""Status of a step. heard_of: only log statements told of it so far."""
 
 
 class Delta(msgspec.Struct, omit_defaults=True, gc=False):
@@ -54,8 +55,8 @@ class Delta(msgspec.Struct, omit_defaults=True, gc=False):
     """Histogram of the units' own time: without the time spent waiting for callees."""
     gap: dict[int, int] = {}
     """Histogram of the edge gap: the caller's client span minus this unit; charged to this, the callee's, context."""
-    samples: dict[str, tuple[int, float, float]] = {}
-    """Resource samples: (count, sum, maximum) per resource."""
+    samples: dict[str, tuple[int, int, float]] = {}
+    """Resource samples: (count, sum, maximum) per resource; the sum in millionths for ratios, else in whole units."""
 
 
 class EdgeDelta(msgspec.Struct, omit_defaults=True, gc=False):
@@ -101,7 +102,7 @@ class Step(msgspec.Struct, omit_defaults=True):
     attempt: int = 1
     parents: list[tuple[str, str, str]] = []
     """(span, execution or "", component or "")."""
-    status: str = SPAN_STARTED
+    status: str = STARTED
     start_us: int = 0
     """Event time; 0 = unknown."""
     end_us: int = 0
@@ -150,13 +151,14 @@ class Execution(msgspec.Struct, omit_defaults=True):
     """Steps begun and not ended."""
     missing: list[str] = []
     """Declared steps reported as step.missing."""
+    ends: dict[str, int] = {}
+    """Event time at which each declared step last ended."""
     violations: int = 0
     saw: int = 0
     """Bits of the execution events seen: 1 started, 2 completed, 4 failed."""
     revision: int = 0
     finished_us: int = 0
     """The partition's watermark when it was finished; 0 = open."""
-    stray_logs: list[str] = []
 
 
 class PartitionState(msgspec.Struct, omit_defaults=True):
@@ -164,6 +166,10 @@ class PartitionState(msgspec.Struct, omit_defaults=True):
 
     watermark_unix_us: int
     next_offset: int
+    clock_unix_us: int = 0
+    """The watermark when the last record that is no clock.tick came; a tick's time goes on from here."""
+    clock_broker_us: int = 0
+    """The broker's time of that record."""
 
 
 class TraceBatch(msgspec.Struct, omit_defaults=True):

@@ -1,9 +1,11 @@
 """The topic catalogue: what runs between services, stages and sinks. `flowchain topics apply` makes it so."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 DAY_MS = 86_400_000
+MAX_BATCH_BYTES = "8388608"
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,16 @@ class Topic:
     cleanup: Literal["delete", "compact"] = "delete"
     public: bool = True
     """Internal topics carry batches and may change between versions."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Further broker settings of the topic."""
 
 
 EVENTS = Topic(
     "flowchain.events.v1", "execution id (component for resource.sampled)", "ChainEvent",
     ("services", "ingest (clock.tick)"), ("ingest",),
     "What services emit: steps, executions, logs, resources.", "source",
+    # The broker's clock, not the producer's: an event from the future is told by it.
+    config={"message.timestamp.type": "LogAppendTime"},
 )
 DEFINITIONS = Topic(
     "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest", "sinks"),
@@ -38,14 +44,22 @@ DEFINITIONS = Topic(
 OPEN_EXECUTIONS = Topic(
     "flowchain.executions.open.v1", "tenant/execution", "Execution", ("ingest",), ("ingest",),
     "Changelog of ingest: executions that were open at a commit.", "source", cleanup="compact", public=False,
+    config={"max.message.bytes": MAX_BATCH_BYTES},
 )
 PARTIALS = Topic(
     "flowchain.partials.v1", "none: the partition is chosen by tenant", "Partial", ("ingest",), ("analysis",),
     "Additive pieces of health windows and the watermarks of the source partitions.", "analysis", 2 * DAY_MS, public=False,
+    config={"max.message.bytes": MAX_BATCH_BYTES},
+)
+ANALYSIS_STATE = Topic(
+    "flowchain.analysis.state.v1", "stage/entry", "an entry of a stage's state", ("analysis",), ("analysis",),
+    "Changelog of the analysis: health windows, detectors, graphs and incidents, as of the last transaction.", "analysis",
+    cleanup="compact", public=False, config={"max.message.bytes": MAX_BATCH_BYTES},
 )
 TRACES = Topic(
     "flowchain.traces.v1", "none: the partition is the source's", "TraceBatch", ("ingest",), ("ingest", "sinks"),
     "Finished executions with all their steps.", "source", public=False,
+    config={"max.message.bytes": MAX_BATCH_BYTES},
 )
 VIOLATIONS = Topic(
     "flowchain.violations.v1", "tenant", "Violation", ("ingest", "analysis"), ("people",),
@@ -90,6 +104,6 @@ EVENTS_DLQ = Topic(
 )
 
 CATALOGUE: tuple[Topic, ...] = (
-    EVENTS, DEFINITIONS, OPEN_EXECUTIONS, PARTIALS, TRACES, VIOLATIONS, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS,
+    EVENTS, DEFINITIONS, OPEN_EXECUTIONS, PARTIALS, ANALYSIS_STATE, TRACES, VIOLATIONS, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS,
     ALERTS, DATA_LOSS, RECOVERY_COMMANDS, RECOVERY_ACTIONS, EVENTS_DLQ,
 )

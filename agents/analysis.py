@@ -1,0 +1,137 @@
+"""The analysis worker: a Faust agent that takes partials through health, anomaly, impact and alerts.
+
+The topology: flowchain.partials.v1 -> [streams.analysis] -> health, dependencies, violations, anomalies, incidents,
+alerts. The commit order: (1) results, state and its mark in one Kafka transaction, (2) acknowledge the partials.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP, EventT
+
+from agents.analysis_state import AnalysisPartition
+from agents.faust_app import AGENT, make_app
+from connectors.settings import Settings
+from connectors.telemetry import Health, serve
+from schemas.topics import PARTIALS
+from streams.alerts import AlertSettings
+from streams.analysis import AnalysisSettings
+from streams.anomaly import AnomalySettings
+from streams.impact import ImpactSettings
+
+log = structlog.get_logger("analysis")
+URGENT_S = 0.05
+"""Alerts and closed windows wait no longer than this for company."""
+
+
+class AnalysisWorker:
+    """The partitions that the consumer group gives this process."""
+
+    def __init__(self, settings: Settings, app: faust.App) -> None:
+        self.settings = settings
+        self.health = Health("analysis")
+        self.health.details = self._details
+        self._app = app
+        self._stages = analysis_settings(settings)
+        self._partitions: dict[int, AnalysisPartition] = {}
+        self._unacknowledged: list[EventT[Any]] = []
+        self._last_save = time.monotonic()
+        self._busy = asyncio.Lock()
+
+    async def take(self, event: EventT[Any]) -> None:
+        """Apply one partial."""
+        message = event.message
+        async with self._busy:
+            if message.generation_id != self._app.consumer_generation_id:
+                return
+            partition = self._partitions.get(message.partition)
+            if partition is None:
+                partition = await self._load(message.partition)
+            partition.take(message.offset, message.value or b"")
+            self._unacknowledged.append(event)
+
+    async def save_if_due(self) -> None:
+        """Save all partitions once it is time, then acknowledge."""
+        async with self._busy:
+            waited = time.monotonic() - self._last_save
+            urgent = any(partition.urgent for partition in self._partitions.values())
+            if waited >= self.settings.settle_interval_s or (urgent and waited >= URGENT_S):
+                await self._save()
+
+    async def drop(self) -> None:
+        """Forget all partitions: what was not saved is read again by their next owner."""
+        async with self._busy:
+            self._partitions.clear()
+            self._unacknowledged.clear()
+
+    async def _save(self) -> None:
+        events, self._unacknowledged = self._unacknowledged, []
+        await asyncio.gather(*(asyncio.to_thread(p.save) for p in self._partitions.values()))
+        for event in events:
+            event.ack()
+        self._last_save = time.monotonic()
+        self.health.settled()
+
+    async def _load(self, number: int) -> AnalysisPartition:
+        partition = await asyncio.to_thread(AnalysisPartition, self.settings, self._stages, number)
+        self._partitions[number] = partition
+        log.info("loaded", partition=number, seen=partition.saved)
+        return partition
+
+    def _details(self) -> dict[str, Any]:
+        return {
+            "partitions": {
+                str(n): {
+                    "watermark_unix_us": p.watermark_us,
+                    "next_offset": p.saved + 1,
+                    "open_windows": p.open_windows,
+                }
+                for n, p in sorted(self._partitions.copy().items())
+            }
+        }
+
+
+def analysis_settings(settings: Settings) -> AnalysisSettings:
+    """Return the settings of the stages."""
+    return AnalysisSettings(
+        limits=settings.limits,
+        anomaly=AnomalySettings(
+            warm_up_windows=settings.anomaly_warmup_windows, hold_us=round(settings.anomaly_hold_s * 1e6)
+        ),
+        impact=ImpactSettings(quiet_us=round(settings.incident_quiet_s * 1e6), window_us=settings.limits.window_us),
+        alerts=AlertSettings(),
+    )
+
+
+def analysis_app(settings: Settings) -> faust.App:
+    """Return the Faust app of the analysis."""
+    app = make_app(settings, "analysis")
+    partials = app.topic(settings.topic(PARTIALS.name), key_serializer="raw", value_serializer="raw")
+    worker = AnalysisWorker(settings, app)
+
+    @app.agent(partials, name="flowchain-analysis", **AGENT)
+    async def analysis(stream: faust.StreamT[bytes]) -> None:
+        async for event in stream.noack().events():
+            await worker.take(event)
+
+    @app.timer(URGENT_S / 2, name="flowchain-analysis-save", on_leader=False)
+    async def save() -> None:
+        await worker.save_if_due()
+
+    @app.on_partitions_revoked.connect
+    async def revoked(_: Any, partitions: set[TP], **kwargs: Any) -> None:
+        await worker.drop()
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: Any, partitions: set[TP], **kwargs: Any) -> None:
+        worker.health.ready = True
+
+    @app.task
+    async def tell() -> None:
+        server = serve(worker.health, settings)
+        log.info("serving", port=server.server_address[1])
+
+    return app

@@ -1,0 +1,151 @@
+"""What a transaction of ingest writes: partials, traces, violations, dead letters, changelog, ticks."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+from zlib import crc32
+
+import msgspec
+import orjson
+from confluent_kafka import Message, Producer
+
+from connectors.deadletters import dead_letter_headers
+from connectors.settings import Settings
+from schemas import topics
+from schemas.internal import Delta, EdgeDelta, Execution, Partial, PartitionState, TraceBatch
+from schemas.operations import DataLoss
+from streams.events import Refused
+from streams.ids import derived_id
+from streams.tracker import Output, Tracker
+
+encode = msgspec.json.Encoder().encode
+SEPARATOR = b"\x1f"
+EXECUTION, SERIES, PARTITION = b"e", b"s", b"p"
+"""First byte of the keys of the changelog."""
+DELTAS_PER_PARTIAL = 2_000
+STEPS_PER_BATCH = 2_000
+TICK_HEADERS = [("flowchain-tick", b"1")]
+T = TypeVar("T")
+
+
+@dataclass
+class Pending:
+    """What a source partition has waiting for the next commit, beside what its tracker holds."""
+
+    records: int = 0
+    dead: list[tuple[Message, Refused]] = field(default_factory=list)
+    lost: tuple[int, int] | None = None
+    """Offsets that were gone, both included."""
+    waiting_for: list[int] = field(default_factory=list)
+    out: Output = field(init=False)
+    """Taken from the tracker when the transaction is written."""
+
+
+def publish(
+    producer: Producer, settings: Settings, source: str, tracker: Tracker, pending: Pending, analysis_partitions: int
+) -> None:
+    """Write everything of one source partition into the transaction that has begun."""
+    out = pending.out = tracker.take()
+    _partials(producer, settings, source, tracker, pending, analysis_partitions)
+    _traces(producer, settings, source, tracker, list(out.finished.values()))
+    for violation in out.violations:
+        producer.produce(settings.topic(topics.VIOLATIONS.name), violation.encode(), violation.tenant)
+    for message, refused in pending.dead:
+        producer.produce(
+            settings.topic(topics.EVENTS_DLQ.name), message.value(), message.key(), tracker.partition,
+            headers=dead_letter_headers(message, refused),
+        )  # fmt: skip
+    if pending.lost is not None:
+        _data_loss(producer, settings, source, tracker, pending.lost)
+    _changelog(producer, settings.topic(topics.OPEN_EXECUTIONS.name), tracker, out)
+
+
+def publish_tick(producer: Producer, topic: str, partition: int, time_us: int) -> None:
+    """Put the passing of silent time on the log."""
+    value = orjson.dumps({"type": "clock.tick", "time_unix_us": time_us})
+    producer.produce(topic, value, partition=partition, headers=TICK_HEADERS)
+
+
+def tenant_partition(tenant: str, partitions: int) -> int:
+    """Return the partition of the partials topic that a tenant's analysis lives in."""
+    return crc32(tenant.encode("utf-8", "surrogatepass")) % partitions
+
+
+def _partials(
+    producer: Producer, settings: Settings, source: str, tracker: Tracker, pending: Pending, partitions: int
+) -> None:
+    deltas: dict[int, list[Delta]] = {}
+    edges: dict[int, list[EdgeDelta]] = {}
+    for delta in pending.out.book.deltas.values():
+        deltas.setdefault(tenant_partition(delta.tenant, partitions), []).append(delta)
+    for edge in pending.out.book.edges.values():
+        edges.setdefault(tenant_partition(edge.tenant, partitions), []).append(edge)
+    topic = settings.topic(topics.PARTIALS.name)
+    for partition in range(partitions):
+        *first, last = list(_chunks(deltas.get(partition, []), DELTAS_PER_PARTIAL)) or [[]]
+        for chunk in first:
+            producer.produce(topic, encode(Partial(source, tracker.partition, 0, 0, chunk)), partition=partition)
+        partial = Partial(
+            source, tracker.partition, tracker.watermark_us, tracker.next_offset - 1, last,
+            edges.get(partition, []), pending.waiting_for,
+        )  # fmt: skip
+        producer.produce(topic, encode(partial), partition=partition)
+
+
+def _traces(
+    producer: Producer, settings: Settings, source: str, tracker: Tracker, executions: list[Execution]
+) -> None:
+    topic = settings.topic(topics.TRACES.name)
+    for chunk in _by_steps(executions):
+        batch = TraceBatch(source, tracker.partition, tracker.watermark_us, chunk)
+        producer.produce(topic, encode(batch), partition=tracker.partition)
+
+
+def _data_loss(
+    producer: Producer, settings: Settings, source: str, tracker: Tracker, lost: tuple[int, int]
+) -> None:
+    first, last = lost
+    record = DataLoss(
+        id=derived_id("data-loss", source, tracker.partition, first, last), topic=source, partition=tracker.partition,
+        first_offset=first, last_offset=max(first, last), detected_unix_us=tracker.watermark_us,
+        reason="the offsets were deleted before they could be read",
+    )  # fmt: skip
+    producer.produce(settings.topic(topics.DATA_LOSS.name), record.encode(), f"{source}/{tracker.partition}")
+
+
+def _changelog(producer: Producer, topic: str, tracker: Tracker, out: Output) -> None:
+    partition = tracker.partition
+    for key in out.touched:
+        execution = tracker.executions.get(key)
+        name = SEPARATOR.join((EXECUTION, *(part.encode() for part in key)))
+        if execution is not None and not execution.finished_us:
+            producer.produce(topic, encode(execution), name, partition)
+            tracker.logged.add(key)
+        elif key in tracker.logged:
+            producer.produce(topic, None, name, partition)
+            tracker.logged.discard(key)
+    for series in out.new_series:
+        producer.produce(topic, b"1", SEPARATOR.join((SERIES, *(part.encode() for part in series))), partition)
+    state = PartitionState(tracker.watermark_us, tracker.next_offset, *tracker.clock)
+    producer.produce(topic, encode(state), PARTITION, partition)
+
+
+def _by_steps(executions: Iterable[Execution]) -> Iterator[list[Execution]]:
+    """Cut executions into batches that stay well below the largest message."""
+    batch: list[Execution] = []
+    steps = 0
+    for execution in executions:
+        batch.append(execution)
+        steps += 1 + len(execution.steps)
+        if steps >= STEPS_PER_BATCH:
+            yield batch
+            batch, steps = [], 0
+    if batch:
+        yield batch
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,88 @@
+"""Dead letters: the refused record as it was, with the reason in headers named as Kafka Connect names them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from confluent_kafka import Message, Producer
+
+from connectors.log import offsets_held, read_range, reader
+from connectors.settings import Settings
+from schemas.operations import DeadLetter
+from schemas.topics import EVENTS, EVENTS_DLQ
+from streams.events import Refused
+
+PREFIX = "__connect.errors."
+
+
+def dead_letter_headers(message: Message, refused: Refused) -> list[tuple[str, bytes]]:
+    """Return the headers of a dead letter: the record's own, then where it was and why it was refused."""
+    facts = {
+        "topic": message.topic() or "",
+        "partition": str(message.partition()),
+        "offset": str(message.offset()),
+        "stage": refused.stage,
+        "exception.message": refused.reason,
+        "disposition": "refused",
+    }
+    own = [(name, value if isinstance(value, bytes) else str(value or "").encode()) for name, value in message.headers() or []]
+    return [*own, *((PREFIX + name, value.encode()) for name, value in facts.items())]
+
+
+@dataclass(frozen=True)
+class StoredLetter:
+    """A dead letter and where it lies."""
+
+    partition: int
+    offset: int
+    letter: DeadLetter
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def read_dead_letters(settings: Settings) -> Iterator[StoredLetter]:
+    """Yield all dead letters of the events topic, partition by partition."""
+    topic = settings.topic(EVENTS_DLQ.name)
+    consumer = reader(settings)
+    partitions = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+    held = {partition: offsets_held(consumer, topic, partition) for partition in partitions}
+    consumer.close()
+    for partition, (low, high) in held.items():
+        if low < high:
+            for message in read_range(settings, topic, partition, low):
+                yield _stored(message)
+
+
+def redrive(settings: Settings, letters: list[StoredLetter]) -> int:
+    """Send dead letters to the events topic again, without our headers; return how many were delivered.
+
+    Raises KafkaException when the brokers do not take one.
+    """
+    producer = Producer({**settings.kafka(), "enable.idempotence": True, "partitioner": "murmur2_random"})
+    failures: list[str] = []
+    for stored in letters:
+        own = [(name, value) for name, value in stored.headers if not name.startswith(PREFIX)]
+        producer.produce(
+            settings.topic(EVENTS.name), stored.value, stored.key, headers=own,
+            on_delivery=lambda error, _: failures.append(str(error)) if error else None,
+        )  # fmt: skip
+        producer.poll(0)
+    left = producer.flush(30)
+    return len(letters) - left - len(failures)
+
+
+def _stored(message: Message) -> StoredLetter:
+    headers = [(name, value if isinstance(value, bytes) else b"") for name, value in message.headers() or []]
+    facts = {name.removeprefix(PREFIX): value.decode() for name, value in headers if name.startswith(PREFIX)}
+    letter = DeadLetter.model_validate(
+        {
+            "topic": facts["topic"],
+            "partition": int(facts["partition"]),
+            "offset": int(facts["offset"]),
+            "stage": facts["stage"],
+            "reason": facts["exception.message"],
+        }
+    )
+    return StoredLetter(
+        message.partition() or 0, message.offset() or 0, letter, message.key(), message.value(), headers
+    )

@@ -1,0 +1,70 @@
+"""Reading stretches of Kafka's log: changelogs to their end, and the tail of a partition."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from connectors.settings import Settings
+
+TIMEOUT_S = 30.0
+
+
+def reader(settings: Settings, **config: Any) -> Consumer:
+    """Return a consumer without a group that reads committed records only and tells the end of a partition."""
+    return Consumer(
+        {
+            **settings.kafka(),
+            "group.id": settings.group("reader"),
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "fetch.queue.backoff.ms": 5,
+            **config,
+        }
+    )
+
+
+def offsets_held(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """Return (first offset that is still there, offset after the last)."""
+    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
+    return low, high
+
+
+def read_range(settings: Settings, topic: str, partition: int, start: int, stop: int | None = None) -> Iterator[Message]:
+    """Yield the committed records of a partition from `start` to before `stop` (None = where its end is found).
+
+    Raises KafkaException on any error of the brokers, also when `start` is not there any more.
+    """
+    consumer = reader(settings)
+    try:
+        consumer.assign([TopicPartition(topic, partition, start)])
+        while True:
+            for message in consumer.consume(10_000, 1.0):
+                error = message.error()
+                if error is None:
+                    if stop is not None and message.offset() >= stop:
+                        return
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return
+                else:
+                    raise KafkaException(error)
+    finally:
+        consumer.close()
+
+
+def read_changelog(settings: Settings, topic: str, partition: int) -> dict[bytes, bytes]:
+    """Return the newest value of every key of a compacted partition, without the keys that were deleted."""
+    consumer = reader(settings)
+    low, _ = offsets_held(consumer, topic, partition)
+    consumer.close()
+    entries: dict[bytes, bytes] = {}
+    for message in read_range(settings, topic, partition, low):
+        key, value = message.key(), message.value()
+        if value is None:
+            entries.pop(key, None)
+        else:
+            entries[key] = value
+    return entries

@@ -1,0 +1,118 @@
+"""Every setting, declared once: name, type, default, sentence. Environment variables are `FLOWCHAIN_` + the name.
+
+A profile (`FLOWCHAIN_PROFILE`) only changes defaults; whatever is set explicitly wins.
+"""
+
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from streams.limits import Limits
+
+PROFILES: dict[str, dict[str, object]] = {
+    "development": {},
+    "staging": {"replication_factor": 3, "log_format": "json"},
+    "production": {"replication_factor": 3, "log_format": "json", "source_partitions": 12, "analysis_partitions": 12},
+}
+
+
+class Settings(BaseSettings):
+    """Typed settings of all processes."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWCHAIN_", env_file=".env", extra="ignore", frozen=True)
+
+    profile: Literal["development", "staging", "production"] = Field("development", description="defaults to start from")
+
+    # Kafka
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port separated by commas")
+    topic_prefix: str = Field("", max_length=64, pattern=r"^[a-zA-Z0-9.-]*$", description="put before every topic and group name")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT", description="of the brokers")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(None, description="with SASL_*")
+    sasl_username: str | None = Field(None, description="with SASL_*")
+    sasl_password: SecretStr | None = Field(None, description="with SASL_*")
+    ssl_ca_location: str | None = Field(None, description="CA certificate file; the system's where left out")
+    ssl_certificate_location: str | None = Field(None, description="client certificate file, for mutual TLS")
+    ssl_key_location: str | None = Field(None, description="client key file, for mutual TLS")
+    source_partitions: int = Field(4, ge=1, le=1024, description="of the events topic, when it is created")
+    analysis_partitions: int = Field(4, ge=1, le=256, description="of the topics keyed by tenant, when they are created")
+    replication_factor: int = Field(1, ge=1, le=7, description="of topics, when they are created")
+    session_timeout_s: float = Field(20.0, ge=1, le=300, description="a dead worker's partitions move after so long")
+
+    # Databases
+    postgres_dsn: SecretStr = Field(SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"), description="PostgreSQL")
+    postgres_schema: str = Field("flowchain", pattern=r"^[a-z_][a-z0-9_]*$", description="schema of our tables")
+    clickhouse_dsn: SecretStr = Field(SecretStr("clickhouse://default@127.0.0.1:9000/default"), description="ClickHouse, native protocol")
+    clickhouse_database: str = Field("flowchain", pattern=r"^[a-z_][a-z0-9_]*$", description="database of our tables")
+
+    # Event time
+    window_s: float = Field(10.0, ge=0.1, le=3600, description="length of a health window")
+    lateness_s: float = Field(2.0, ge=0, le=3600, description="windows close, and deadlines count, this much behind the watermark")
+    grace_s: float = Field(300.0, ge=0, le=86400, description="older events are dead-lettered, younger ones revise their window")
+    future_s: float = Field(10.0, ge=0, le=86400, description="events further ahead of the broker's clock are dead-lettered")
+    idle_s: float = Field(60.0, ge=0.1, le=86400, description="an execution silent for so long is closed as abandoned")
+    linger_s: float = Field(30.0, ge=0, le=3600, description="a finished execution is remembered so long for duplicates and late events")
+
+    # Ingest
+    commit_interval_s: float = Field(0.1, ge=0.01, le=10, description="length of a transaction of ingest")
+    commit_events: int = Field(50_000, ge=1, description="a transaction ends early after so many records")
+    tick_idle_s: float = Field(0.5, ge=0.05, le=60, description="an idle partition gets a clock.tick this often")
+    max_open: int = Field(200_000, ge=1, description="open executions per partition; beyond it the oldest is closed as abandoned")
+    max_finished: int = Field(200_000, ge=1, description="remembered executions per partition; beyond it the oldest is forgotten")
+    max_steps: int = Field(2_000, ge=1, description="steps tracked per execution; further ones are only counted")
+    max_series: int = Field(50_000, ge=1, description="distinct steps of chains per partition; further ones are booked under ~overflow")
+    dead_letter_ratio: float = Field(0.5, gt=0, le=1, description="a worker stops when more of its last records were refused")
+    dead_letter_window: int = Field(10_000, ge=100, description="how many records the ratio looks at")
+
+    # Analysis and sinks
+    settle_interval_s: float = Field(1.0, ge=0.05, le=60, description="analysis saves its state and acknowledges this often")
+    anomaly_warmup_windows: int = Field(30, ge=2, description="windows a detector learns from before it may speak")
+    anomaly_hold_s: float = Field(3600.0, ge=0, description="a detector speaks again within this only about something stronger")
+    incident_quiet_s: float = Field(30.0, ge=1, description="an incident without news for so long is resolved")
+    sink_rows: int = Field(50_000, ge=1, description="a sink writes a block after so many rows")
+    sink_interval_s: float = Field(1.0, ge=0.05, le=60, description="or after so long")
+
+    # Processes
+    log_format: Literal["console", "json"] = Field("console", description="of the log lines on standard error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level that is logged")
+    http_host: str = Field("127.0.0.1", description="where /metrics, /healthz and /readyz are served")
+    http_port: int = Field(0, ge=0, le=65535, description="port of it; 0 = any free one, told in the log")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**PROFILES.get(str(values.get("profile", "development")), {}), **values}
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The limits as the core takes them: whole µs."""
+        names = ("window", "lateness", "grace", "future", "idle", "linger")
+        times = {f"{name}_us": round(getattr(self, f"{name}_s") * 1_000_000) for name in names}
+        return Limits(
+            **times, max_open=self.max_open, max_finished=self.max_finished, max_steps=self.max_steps,
+            max_series=self.max_series,
+        )  # fmt: skip
+
+    def topic(self, name: str) -> str:
+        """Return the physical name of a topic of the catalogue."""
+        return f"{self.topic_prefix}{name}"
+
+    def group(self, name: str) -> str:
+        """Return the consumer group of a worker."""
+        return f"{self.topic_prefix}flowchain-{name}"
+
+    def kafka(self) -> dict[str, Any]:
+        """Return what every librdkafka client needs to reach the brokers."""
+        password = self.sasl_password.get_secret_value() if self.sasl_password else None
+        config = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": password,
+            "ssl.ca.location": self.ssl_ca_location,
+            "ssl.certificate.location": self.ssl_certificate_location,
+            "ssl.key.location": self.ssl_key_location,
+        }
+        return {name: value for name, value in config.items() if value is not None}

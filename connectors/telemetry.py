@@ -1,0 +1,132 @@
+"""What a process tells about itself: metrics (each described here, once), liveness, readiness, structured logs.
+
+The three are served by one small HTTP server on a thread of its own, so that a stuck worker still answers.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+
+from connectors.settings import Settings
+
+EVENTS = Counter("flowchain_ingest_records_total", "Records read from the events topic", ["outcome"])
+"""outcome: applied, duplicate, tick, or the stage at which a record was refused."""
+VIOLATIONS = Counter("flowchain_violations_total", "Broken promises of executions", ["type"])
+EXECUTIONS = Counter("flowchain_executions_finished_total", "Executions that are over", ["status"])
+OPEN_EXECUTIONS = Gauge("flowchain_executions_open", "Executions that are open", ["partition"])
+LIMIT_REACHED = Counter("flowchain_limit_reached_total", "Times a bound was reached", ["bound"])
+COMMIT_SECONDS = Histogram("flowchain_commit_seconds", "Duration of a commit or settlement", ["worker"])
+COMMITS = Counter("flowchain_commits_total", "Commits or settlements", ["worker"])
+WATERMARK = Gauge("flowchain_watermark_unix_seconds", "Event time up to which a partition was seen", ["worker", "partition"])
+WINDOWS_OPEN = Gauge("flowchain_windows_open", "Health windows that have not closed", ["partition"])
+RECORDS_OUT = Counter("flowchain_records_published_total", "Records published", ["topic"])
+ROWS = Counter("flowchain_sink_rows_total", "Rows written", ["table"])
+RETRIES = Counter("flowchain_sink_retries_total", "Writes that had to be tried again", ["table"])
+DATA_LOSS = Counter("flowchain_data_loss_records_total", "Records deleted before they could be read", ["topic"])
+
+
+class Health:
+    """Liveness by the age of the last settled batch: a stuck worker logs and stays up, so nothing else tells."""
+
+    def __init__(self, worker: str, stuck_after_s: float = 60.0) -> None:
+        self.worker = worker
+        self.details: Callable[[], dict[str, Any]] = dict
+        self.ready = False
+        self._stuck_after_s = stuck_after_s
+        self._settled = time.monotonic()
+
+    def settled(self) -> None:
+        """Note that a batch was settled, or that there was nothing to settle."""
+        self._settled = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last settled batch."""
+        return time.monotonic() - self._settled
+
+    @property
+    def live(self) -> bool:
+        """Whether the worker moves."""
+        return self.age_s < self._stuck_after_s
+
+    def report(self) -> dict[str, Any]:
+        """Return what `flowchain status` shows."""
+        return {
+            "worker": self.worker,
+            "live": self.live,
+            "ready": self.ready,
+            "last_settled_age_s": round(self.age_s, 3),
+            **self.details(),
+        }
+
+
+def serve(health: Health, settings: Settings) -> ThreadingHTTPServer:
+    """Serve /metrics, /healthz, /readyz and /status on a daemon thread; returns the server (its port is told)."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
+            elif path == "/healthz":
+                self._json(200 if health.live else 503, {"live": health.live, "last_settled_age_s": health.age_s})
+            elif path == "/readyz":
+                self._json(200 if health.ready else 503, {"ready": health.ready})
+            elif path == "/status":
+                self._json(200, health.report())
+            else:
+                self._json(404, {"title": "not found", "detail": "there are /metrics, /healthz, /readyz and /status"})
+
+        def _json(self, code: int, body: dict[str, Any]) -> None:
+            self._answer(code, "application/json", orjson.dumps(body))
+
+        def _answer(self, code: int, content_type: str, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep probes out of the log."""
+
+    server = ThreadingHTTPServer((settings.http_host, settings.http_port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    return server
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log structured lines to standard error, ours and those of the libraries alike."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: Any = (
+        structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode())
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,40 @@
+"""The `flowchain` command. One file per group of commands; this one only puts them together."""
+
+import sys
+
+import typer
+from confluent_kafka import KafkaException
+from pydantic import ValidationError
+from rich.console import Console
+
+from infra.cli import topics, worker
+from infra.cli.common import CommandError
+
+app = typer.Typer(
+    name="flowchain",
+    help="Follows every execution of a business chain: which hop broke, why, and who is hurt.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for module in (worker, topics):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line; a known error is one sentence on standard error and exit code 1."""
+    try:
+        app()
+    except (CommandError, KafkaException, ValidationError) as error:
+        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_sentence(error)}")
+        sys.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, KafkaException):
+        return f"Kafka: {error.args[0].str() if hasattr(error.args[0], 'str') else error}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

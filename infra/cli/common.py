@@ -1,0 +1,42 @@
+"""What the commands share: errors, JSON output, the settings with a running local stack taken into account."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from connectors.settings import Settings
+from infra import devstack
+
+console = Console(highlight=False)
+HOME = Path(".flowchain")
+"""Where the local stack of the current directory lives."""
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document, for programs")]
+Prefix = Annotated[str | None, typer.Option("--prefix", help="topic prefix instead of the configured one")]
+
+
+class CommandError(Exception):
+    """What went wrong, in one sentence for the person at the terminal."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Return the settings; where addresses are not configured, those of the local stack if it runs."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    settings = Settings(**given)
+    stack = devstack.status(HOME) if HOME.exists() else None
+    if stack is None:
+        return settings
+    local = {
+        "bootstrap_servers": stack.bootstrap_servers,
+        "postgres_dsn": stack.postgres_dsn,
+        "clickhouse_dsn": stack.clickhouse_dsn,
+    }
+    missing = {name: value for name, value in local.items() if name not in settings.model_fields_set}
+    return Settings(**{**missing, **given}) if missing else settings
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on one line."""
+    print(orjson.dumps(document, default=str).decode(), flush=True)

@@ -1,0 +1,205 @@
+"""What a service reports, event by event. Nothing here raises into the host or waits."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from flowchain.clock import Clock, SystemClock
+from flowchain.context import (
+    MAX_ID,
+    Context,
+    Flow,
+    Headers,
+    current,
+    from_headers,
+    name,
+    optional_name,
+    version_name,
+)
+from flowchain.counts import Counts
+from flowchain.ids import Ids
+
+MAX_MESSAGE = 2048
+MAX_TEMPLATE = 512
+MAX_PARENTS = 256
+MAX_ATTRIBUTES = 32
+
+Level = Literal["trace", "debug", "info", "warn", "error", "fatal"]
+_LEVELS = {"warning": "warn", "critical": "fatal"}
+_KNOWN_LEVELS = frozenset(("trace", "debug", "info", "warn", "error", "fatal"))
+
+
+class Outlet(Protocol):
+    """Where a tracker puts its events: a Publisher, or what stands before one."""
+
+    counts: Counts
+
+    def publish(self, key: bytes, value: bytes) -> None:
+        """Queue one event; must not wait."""
+
+
+class Tracker:
+    """Reports as one service. `outlet` None: everything is accepted and nothing sent.
+
+    The low-level half: contexts are passed in and given back. The context managers of `flowchain.spans` stand on it, and
+    so does whoever has no call stack to hang a `with` on (a simulator, a callback framework).
+    """
+
+    def __init__(
+        self,
+        service: str,
+        outlet: Outlet | None,
+        clock: Clock | None = None,
+        *,
+        ids: Ids | None = None,
+        tenant: str = "default",
+    ) -> None:
+        self.service = name(service)
+        self.outlet = outlet
+        self.clock: Clock = clock or SystemClock()
+        self.ids = ids or Ids(self.clock)
+        self.tenant = name(tenant)
+
+    def new_flow(
+        self,
+        chain: str,
+        *,
+        execution: str | None = None,
+        tenant: str | None = None,
+        user: str | None = None,
+        tier: str | None = None,
+        version: str | None = None,
+    ) -> Context:
+        """Return the context of a new execution of `chain`; nothing is emitted yet."""
+        flow = Flow(
+            name(chain),
+            name(execution, MAX_ID) if execution else self.ids.execution(),
+            name(tenant) if tenant else self.tenant,
+            optional_name(user),
+            optional_name(tier),
+            version_name(version),
+        )
+        return Context(flow, flow.fields())
+
+    def execution_started(self, context: Context, *, attributes: Mapping[str, object] | None = None) -> None:
+        """Report that the execution of `context` began."""
+        self._emit_execution(context, {"type": "execution.started"}, None, attributes)
+
+    def execution_completed(self, context: Context, *, duration_us: int | None = None) -> None:
+        """Report that the execution ended well; its duration where this service saw the beginning."""
+        self._emit_execution(context, {"type": "execution.completed"}, duration_us)
+
+    def execution_failed(
+        self, context: Context, error_type: str, message: str | None = None, *, duration_us: int | None = None
+    ) -> None:
+        """Report that the execution ended badly."""
+        event = {"type": "execution.failed", "error_type": name(error_type)}
+        if message:
+            event["error_message"] = message[:MAX_MESSAGE]
+        self._emit_execution(context, event, duration_us)
+
+    def _emit_execution(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        duration_us: int | None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        if duration_us is not None:
+            event["duration_us"] = max(0, duration_us)
+        if attributes:
+            event["attributes"] = clean_attributes(attributes)
+        event |= context.fields
+        event["component"] = self.service
+        event["time_unix_us"] = self.clock.now_us()
+        self.emit(context.flow.execution, event)
+
+    def log(self, level: str, template: str, *, context: Context | None = None) -> None:
+        """Report a log statement: its level and its identity (code location, or the text without values)."""
+        level = _LEVELS.get(level.lower(), level.lower())
+        event: dict[str, Any] = {
+            "type": "log.observed",
+            "component": self.service,
+            "level": level if level in _KNOWN_LEVELS else "info",
+            "template": name(template, MAX_TEMPLATE),
+            "time_unix_us": self.clock.now_us(),
+            "tenant": self.tenant,
+        }
+        if context is not None:
+            event |= {
+                "tenant": context.flow.tenant,
+                "chain": context.flow.chain,
+                "execution": context.flow.execution,
+            }
+            if context.step is not None:
+                event |= {"step": context.step, "span": context.span}
+        self.emit(context.flow.execution if context else self.service, event)
+
+    def sample(self, *, instance: str | None = None, **measured: float | None) -> None:
+        """Report what the service uses now; see `flowchain.sample` for the names."""
+        event: dict[str, Any] = {
+            "type": "resource.sampled",
+            "component": self.service,
+            "time_unix_us": self.clock.now_us(),
+            "tenant": self.tenant,
+        }
+        if instance:
+            event["instance"] = name(instance)
+        event.update((key, value) for key, value in measured.items() if value is not None)
+        self.emit(self.service, event)
+
+    def emit(self, key: str, event: Mapping[str, Any]) -> None:
+        """Encode one event and queue it; what cannot be encoded is counted as `encode_error`."""
+        outlet = self.outlet
+        if outlet is None:
+            return
+        try:
+            value = orjson.dumps(event)
+            outlet.publish(key.encode(), value)
+        except (TypeError, ValueError) as error:
+            outlet.counts.drop("encode_error", error)
+        except Exception as error:  # noqa: BLE001 - the host goes on
+            outlet.counts.drop("publish_error", error)
+
+    def guard(self, reason: str, error: object) -> None:
+        """Count an event that could not be made."""
+        if self.outlet is not None:
+            self.outlet.counts.drop(reason, error)
+
+    def extract(self, headers: Headers) -> Context | None:
+        """Return the context in `headers`, None where there is none or it cannot be read (counted)."""
+        try:
+            return from_headers(headers)
+        except Exception as error:  # noqa: BLE001 - the host goes on
+            self.guard("headers_error", error)
+            return None
+
+
+def clean_attributes(attributes: Mapping[str, object]) -> dict[str, str | bool | int | float]:
+    """Return at most 32 attributes, with values that are not scalars as text."""
+    items = list(attributes.items())[:MAX_ATTRIBUTES]
+    return {name(key): value if _is_scalar(value) else str(value) for key, value in items}  # type: ignore[misc]
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, int):  # bool too
+        return -(2**63) <= value < 2**63
+    if isinstance(value, float):
+        return value - value == 0  # JSON has neither NaN nor infinity
+    return isinstance(value, str)
+
+
+def parent_references(execution: str, parents: Iterable[Context | None]) -> list[dict[str, str]]:
+    """Return the references to `parents` from a step of `execution`, without repetitions, at most 256."""
+    references: dict[tuple[str, str], dict[str, str]] = {}
+    for context in parents:
+        reference = context.parent(execution) if context is not None else None
+        if context is not None and reference is not None:
+            references[context.flow.execution, reference["span"]] = reference
+    return list(references.values())[:MAX_PARENTS]
+
+
+def here() -> Context | None:
+    """Return the context of the running code."""
+    return current.get()

@@ -1,0 +1,83 @@
+"""The analysis of the tenants of one partition: health, anomaly, impact, alerts, one after the other.
+
+The four stages are one composition and not four consumers of each other's topics, because then everything they
+publish is a function of one log: no race between topics decides what an incident contains, a replay gives the same,
+and one position says what the state has seen.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct, field
+
+from schemas.analysis import Alert, Anomaly, Incident
+from schemas.health import DependencyWindow, HealthWindow
+from schemas.internal import Partial
+from schemas.violations import Violation
+from streams.alerts import AlertSettings, AlertStage
+from streams.anomaly import AnomalySettings, AnomalyStage
+from streams.health import HealthStage
+from streams.impact import ImpactSettings, ImpactStage
+from streams.limits import Limits
+from streams.stage import Stage
+
+
+class AnalysisSettings(Struct, frozen=True):
+    """The settings of all four stages."""
+
+    limits: Limits = field(default_factory=Limits)
+    anomaly: AnomalySettings = field(default_factory=AnomalySettings)
+    impact: ImpactSettings = field(default_factory=ImpactSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+
+
+class Findings(Struct):
+    """What one partial led to, stage by stage."""
+
+    watermark_us: int
+    windows: list[HealthWindow]
+    dependencies: list[DependencyWindow]
+    violations: list[Violation]
+    anomalies: list[Anomaly]
+    incidents: list[Incident]
+    alerts: list[Alert]
+
+
+class Analysis:
+    """The four stages of one partition (itself a `streams.stage.Stage`)."""
+
+    def __init__(self, settings: AnalysisSettings) -> None:
+        self.health = HealthStage(settings.limits)
+        self._anomaly = AnomalyStage(settings.anomaly)
+        self._impact = ImpactStage(settings.impact)
+        self._alerts = AlertStage(settings.alerts)
+        self._stages: dict[str, Stage] = {
+            "health": self.health,
+            "anomaly": self._anomaly,
+            "impact": self._impact,
+            "alerts": self._alerts,
+        }
+
+    def apply(self, partial: Partial) -> Findings:
+        """Take one partial through all stages."""
+        self._impact.observe(partial.deltas, partial.edges, partial.source_topic, partial.source_partition)
+        closed = self.health.apply(partial)
+        anomalies = self._anomaly.apply(closed.windows, self._impact.frozen)
+        incidents = self._impact.advance(closed.watermark_us, closed.windows, anomalies)
+        alerts = self._alerts.apply(incidents)
+        return Findings(
+            closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents, alerts
+        )
+
+    def restore(self, key: str, value: bytes) -> None:
+        """Take back one entry."""
+        stage, _, rest = key.partition("/")
+        if stage not in self._stages:
+            raise ValueError(f"no entry of the analysis: {key!r}")
+        self._stages[stage].restore(rest, value)
+
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the entries of all stages that changed since the last call."""
+        for name, stage in self._stages.items():
+            for key, value in stage.changes():
+                yield f"{name}/{key}", value
+

@@ -1,0 +1,165 @@
+"""Holds an execution to its definition: what is slow, missing, late, out of order, unexpected, repeated; when it is over.
+
+An execution of a chain without a definition is followed as observed: it ends with its execution event once the
+allowed lateness has passed, and a step that began and never ended is missing when the execution has been silent for
+long enough.
+"""
+
+from collections.abc import Iterator
+
+from schemas.internal import COMPLETED, FAILED, STARTED, Execution, Step
+from schemas.violations import LogPosition, Violation
+from streams.limits import Limits
+from streams.rules import ChainRules, StepRule
+from streams.violations import milliseconds, step_violation, violation
+
+SAW_STARTED, SAW_COMPLETED, SAW_FAILED = 1, 2, 4
+
+
+def failed(execution: Execution, step: Step, position: LogPosition) -> Violation:
+    """Return the step.failed of a step that failed."""
+    detail = f"{step.component} failed in {step.step} with {step.error_type}"
+    facts = {
+        "duration_us": step.duration_us,
+        "error_type": step.error_type,
+        "error_message": step.error_message or None,
+    }
+    return step_violation("step.failed", execution, step, detail, position, **facts)
+
+
+def ran_again(execution: Execution, step: Step, time_us: int, position: LogPosition) -> Violation:
+    """Return the step.duplicated of a step that ended twice under different event ids."""
+    return violation(
+        "step.duplicated", execution, time_us, f"{step.step} ended a second time", step=step.step,
+        component=step.component, instance=f"{step.span}@{position.offset}", position=position,
+    )  # fmt: skip
+
+
+def check_end(execution: Execution, step: Step, rules: ChainRules, position: LogPosition) -> Iterator[Violation]:
+    """Yield what a step that has just ended breaks of its definition; call before its end is noted in `ends`."""
+    rule = rules.steps.get(step.step)
+    if rule is None:
+        yield step_violation(
+            "step.unexpected", execution, step, f"{step.step} is not a step of {rules.name} {rules.version}", position
+        )
+        return
+    if rule.expected_us and step.duration_us > rule.expected_us:
+        took, allowed = milliseconds(step.duration_us), milliseconds(rule.expected_us)
+        detail = f"{step.step} took {took}, {allowed} expected"
+        facts = {"duration_us": step.duration_us, "expected_us": rule.expected_us}
+        yield step_violation("step.slow", execution, step, detail, position, **facts)
+    if step.step in execution.missing:
+        yield step_violation("step.late", execution, step, f"{step.step} came after it was missed", position)
+    if step.step in execution.ends and not rule.repeated and step.attempt == 1:
+        yield step_violation("step.duplicated", execution, step, f"{step.step} ran more than once", position)
+
+
+def check_finished(execution: Execution, rules: ChainRules | None, limits: Limits) -> Iterator[Violation]:
+    """Yield what only a whole execution shows: its own failure, and steps out of order."""
+    if execution.saw & SAW_FAILED:
+        yield violation(
+            "execution.failed", execution, execution.ended_us,
+            f"{execution.chain} failed with {execution.error_type}", component=execution.component,
+            error_type=execution.error_type or None, error_message=execution.error_message or None,
+        )  # fmt: skip
+    if rules is None:
+        return
+    first = {step.step: step for step in reversed(execution.steps.values()) if step.status == COMPLETED}
+    for name, step in sorted(first.items()):
+        rule = rules.steps.get(name)
+        for before in rule.after if rule else ():
+            end_us = first[before].end_us if before in first else 0
+            if end_us > step.start_us + limits.skew_us:
+                detail = f"{name} began {milliseconds(end_us - step.start_us)} before {before} ended"
+                yield step_violation("step.out_of_order", execution, step, detail, None)
+
+
+def overdue(execution: Execution, rules: ChainRules | None, now_us: int, limits: Limits) -> Iterator[Violation]:
+    """Yield a step.missing for every step that should have ended by `now_us`, and note it in `missing`."""
+    if rules is not None and not execution.saw & SAW_FAILED:
+        settled = bool(execution.saw & SAW_COMPLETED) and execution.ended_us <= now_us
+        for rule in _waiting(execution, rules):
+            due_us = _due_us(execution, rule)
+            if due_us and due_us <= now_us or settled and not rule.deadline_us:
+                yield _missing(execution, rule.name, rule.component, due_us or execution.ended_us, rule.deadline_us)
+    if execution.last_us + limits.idle_us <= now_us:
+        for step in list(execution.steps.values()):
+            if step.status == STARTED and step.step not in execution.missing:
+                yield _missing(
+                    execution, step.step, step.component, execution.last_us + limits.idle_us, limits.idle_us
+                )
+
+
+def is_done(execution: Execution, rules: ChainRules | None) -> bool:
+    """Tell whether nothing more can be expected of an execution, without waiting for lateness."""
+    if execution.pending:
+        return False
+    if execution.saw & SAW_FAILED:
+        return True
+    if rules is None or execution.saw & (SAW_STARTED | SAW_COMPLETED) == SAW_STARTED:
+        return False
+    return all(name in execution.ends for name in rules.required)
+
+
+def verdict(execution: Execution, rules: ChainRules | None, now_us: int, limits: Limits) -> str | None:
+    """Return the final status of an execution that is over at `now_us`; None = still waiting."""
+    if execution.saw & SAW_FAILED and execution.ended_us <= now_us:
+        return "failed"
+    waiting = rules is not None and any(_due_us(execution, rule) for rule in _waiting(execution, rules))
+    if execution.saw & SAW_COMPLETED and execution.ended_us <= now_us and not waiting:
+        if execution.missing:
+            return "incomplete"
+        if rules is not None or not execution.pending:
+            return "completed"
+    if rules is not None and execution.missing and not waiting:
+        return "incomplete"
+    if execution.last_us + limits.idle_us > now_us:
+        return None
+    if any(step.status == FAILED for step in execution.steps.values()):
+        return "failed"
+    return "incomplete" if execution.missing else "abandoned"
+
+
+def next_due_us(execution: Execution, rules: ChainRules, step: Step) -> int:
+    """Return the earliest deadline that the end of `step` has set; 0 = none."""
+    rule = rules.steps.get(step.step)
+    if rule is None or not rule.before:
+        return 0
+    dues = [_due_us(execution, rules.steps[name]) for name in rule.before if name not in execution.ends]
+    return min((due for due in dues if due), default=0)
+
+
+def next_check_us(execution: Execution, rules: ChainRules | None, limits: Limits) -> int:
+    """Return the event time at which an open execution is to be looked at next."""
+    times = [execution.last_us + limits.idle_us]
+    if rules is not None:
+        times += [due for rule in _waiting(execution, rules) if (due := _due_us(execution, rule))]
+    if execution.saw & (SAW_COMPLETED | SAW_FAILED):
+        times.append(execution.ended_us)
+    return min(times)
+
+
+def _waiting(execution: Execution, rules: ChainRules) -> Iterator[StepRule]:
+    for rule in rules.steps.values():
+        if not rule.optional and rule.name not in execution.ends and rule.name not in execution.missing:
+            yield rule
+
+
+def _due_us(execution: Execution, rule: StepRule) -> int:
+    """Return when a step must have ended; 0 = no deadline, or the steps before it have not ended."""
+    if not rule.deadline_us:
+        return 0
+    if not rule.after:
+        return execution.start_us + rule.deadline_us
+    ends = [execution.ends.get(name, 0) for name in rule.after]
+    return max(ends) + rule.deadline_us if all(ends) else 0
+
+
+def _missing(execution: Execution, name: str, component: str, due_us: int, allowed_us: int) -> Violation:
+    execution.missing.append(name)
+    begun = next((s for s in execution.steps.values() if s.step == name and s.status == STARTED), None)
+    what = "began and never ended" if begun else "never came"
+    return violation(
+        "step.missing", execution, due_us, f"{name} {what} within {milliseconds(allowed_us)}", step=name,
+        component=begun.component if begun else component, expected_us=allowed_us or None,
+    )  # fmt: skip

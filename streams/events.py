@@ -1,0 +1,190 @@
+"""Events as ingest decodes them: msgspec Structs with the verdict of the pydantic contract in `schemas/events.py`.
+
+Why twice: a Struct decodes 3 to 5 times faster than a pydantic model, and this is the one place where every event of
+every service passes. A property test holds both to the same verdict on any input.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from schemas.base import YEAR_2100_UNIX_US
+
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Id = Annotated[str, Meta(min_length=1, max_length=64)]
+Time = Annotated[int, Meta(ge=0, le=YEAR_2100_UNIX_US)]
+Bytes = Annotated[int, Meta(ge=0, le=2**60)]
+Message = Annotated[str, Meta(max_length=2048)]
+Share = Annotated[float, Meta(ge=0, le=1e6)]
+Rate = Annotated[float, Meta(ge=0, le=1e18)]
+Attributes = Annotated[dict[Annotated[str, Meta(max_length=128)], str | bool | int | float], Meta(max_length=32)]
+
+
+class Parent(Struct, forbid_unknown_fields=True, gc=False):
+    span: Id
+    execution: Id | None = None
+    component: Name | None = None
+
+
+class Resources(Struct, forbid_unknown_fields=True, gc=False):
+    cpu_us: Time = 0
+    memory_bytes: Bytes = 0
+    io_wait_us: Time = 0
+
+
+class ConsumedRecord(Struct, forbid_unknown_fields=True, gc=False):
+    topic: Annotated[str, Meta(min_length=1, max_length=249)]
+    partition: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    offset: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    broker_us: Time = 0
+
+
+class _Event(Struct, forbid_unknown_fields=True, gc=False, tag_field="type", kw_only=True):
+    chain: Name
+    execution: Id
+    time_unix_us: Time
+    tenant: Name = "default"
+    component: Name | None = None
+    id: Id | None = None
+    user: Name | None = None
+    tier: Name | None = None
+    chain_version: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    traceparent: Annotated[str, Meta(max_length=128)] | None = None
+    attributes: Attributes | None = None
+
+
+class _StepEvent(_Event, kw_only=True):
+    step: Name
+    span: Id | None = None
+    parents: Annotated[list[Parent], Meta(max_length=256)] | None = None
+    attempt: Annotated[int, Meta(ge=1, le=10_000)] = 1
+
+
+class StepStarted(_StepEvent, tag="step.started", kw_only=True):
+    pass
+
+
+class _EndedStep(_StepEvent, kw_only=True):
+    duration_us: Time | None = None
+    resources: Resources | None = None
+    consumed: ConsumedRecord | None = None
+
+
+class StepCompleted(_EndedStep, tag="step.completed", kw_only=True):
+    pass
+
+
+class StepFailed(_EndedStep, tag="step.failed", kw_only=True):
+    error_type: Name
+    error_message: Message | None = None
+
+
+class ExecutionStarted(_Event, tag="execution.started", kw_only=True):
+    pass
+
+
+class ExecutionCompleted(_Event, tag="execution.completed", kw_only=True):
+    duration_us: Time | None = None
+
+
+class ExecutionFailed(_Event, tag="execution.failed", kw_only=True):
+    error_type: Name
+    duration_us: Time | None = None
+    error_message: Message | None = None
+
+
+class LogObserved(Struct, forbid_unknown_fields=True, gc=False, tag_field="type", tag="log.observed", kw_only=True):
+    component: Name
+    level: Literal["trace", "debug", "info", "warn", "error", "fatal"]
+    template: Annotated[str, Meta(min_length=1, max_length=512)]
+    time_unix_us: Time
+    tenant: Name = "default"
+    chain: Name | None = None
+    execution: Id | None = None
+    step: Name | None = None
+    span: Id | None = None
+    id: Id | None = None
+
+
+class ResourceSampled(Struct, forbid_unknown_fields=True, gc=False, tag_field="type", tag="resource.sampled", kw_only=True):
+    component: Name
+    time_unix_us: Time
+    tenant: Name = "default"
+    instance: Name | None = None
+    cpu_ratio: Share | None = None
+    memory_ratio: Share | None = None
+    memory_bytes: Bytes | None = None
+    io_wait_ratio: Share | None = None
+    network_receive_bytes_per_s: Rate | None = None
+    network_transmit_bytes_per_s: Rate | None = None
+
+
+class ClockTick(Struct, forbid_unknown_fields=True, gc=False, tag_field="type", tag="clock.tick"):
+    time_unix_us: Time
+
+
+StepEvent = StepStarted | StepCompleted | StepFailed
+ExecutionEvent = ExecutionStarted | ExecutionCompleted | ExecutionFailed
+Event = (
+    StepStarted
+    | StepCompleted
+    | StepFailed
+    | ExecutionStarted
+    | ExecutionCompleted
+    | ExecutionFailed
+    | LogObserved
+    | ResourceSampled
+    | ClockTick
+)
+
+
+class Refused(Struct, gc=False):
+    """A record that is no event: the reason names the field and never holds a value of it."""
+
+    stage: Literal["decode", "validate", "oversize", "null", "late", "future"]
+    reason: str
+
+
+_UNKNOWN_TYPE = re.compile(r"^Invalid value '.*'(?= - at `\$\.type`)", re.DOTALL)
+"""msgspec quotes the value here, and a reason holds no values."""
+
+MAX_RECORD_BYTES = 262_144
+"""A larger record is refused: with 32 attributes and 256 parents an event stays below a tenth of this."""
+
+_decoder = msgspec.json.Decoder(Event)
+_decode_lines: Callable[[bytes], list[Event]] = _decoder.decode_lines
+_decode_one: Callable[[bytes], Event] = _decoder.decode
+
+
+def decode_chunk(values: Sequence[bytes | None]) -> list[Event | Refused]:
+    """Return an Event or the reason of its refusal per value, in order.
+
+    The whole chunk is decoded in one call, a line per record; only when that fails, record by record. Equal counts of
+    records, line ends and events mean that no record held two events or reached into the next one.
+    """
+    try:
+        lines = b"\n".join(values)  # type: ignore[arg-type]
+        events: list[Any] = _decode_lines(lines)
+    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
+        return [decode_record(value) for value in values]
+    whole = len(events) == len(values) == lines.count(b"\n") + 1
+    if not whole or max(map(len, values), default=0) > MAX_RECORD_BYTES:  # type: ignore[arg-type]
+        return [decode_record(value) for value in values]
+    return events
+
+
+def decode_record(value: bytes | None) -> Event | Refused:
+    """Return the event of one record's value, or why it is none."""
+    if value is None:
+        return Refused("null", "the record has no value")
+    if len(value) > MAX_RECORD_BYTES:
+        return Refused("oversize", f"the record has {len(value)} bytes, more than {MAX_RECORD_BYTES}")
+    try:
+        return _decode_one(value)
+    except msgspec.ValidationError as error:
+        return Refused("validate", _UNKNOWN_TYPE.sub("Unknown event type", str(error))[:512])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Refused("decode", f"not JSON: {error}"[:512])

@@ -1,0 +1,378 @@
+"""Merges partials into health windows and closes them by event time.
+
+A window closes when the smallest watermark over all source partitions has passed its end plus the allowed lateness.
+It is kept for the grace period; late data changes it, and it is published again under a higher revision, at most once
+per window length. No late piece is ever too late here: ingest refuses events that are older than the grace against
+their own partition's watermark, and the smallest watermark is not ahead of any of them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import Struct, field
+
+from schemas.health import DependencyWindow, HealthWindow, Histogram, OffsetRange, ResourceSummary
+from schemas.internal import Delta, EdgeDelta, Partial
+from schemas.violations import Violation
+from streams import histogram
+from streams.booking import keep_smallest, sample_unit
+from streams.ids import derived_id
+from streams.limits import Limits
+
+SeriesKey = tuple[str, str, str, str]
+EdgeKey = tuple[str, str, str, str]
+ChainKey = tuple[int, str, str]
+"""(window start, tenant, chain)"""
+
+OPEN = -1
+SILENT_WINDOWS = 30
+"""A step or chain that has gone silent is reported with empty windows this many times."""
+ERROR_RATE = 0.05
+"""Above it, error_rate.exceeded; exactly at it, not."""
+ERROR_RATE_MIN_COUNT = 20
+
+
+class MergedSeries(Struct):
+    """A series in one window: the sum of its deltas, and where they came from."""
+
+    total: Delta
+    sources: dict[int, tuple[int, int]]
+    """Source partition -> (first offset, last offset)."""
+    revision: int = OPEN
+    changed: bool = True
+
+
+class MergedEdge(Struct):
+    """An edge in one window."""
+
+    total: EdgeDelta
+    revision: int = OPEN
+    changed: bool = True
+
+
+class ChainWindow(Struct):
+    """One chain of a tenant in one window: the unit in which state is saved."""
+
+    series: dict[str, MergedSeries] = field(default_factory=dict)
+    edges: dict[str, MergedEdge] = field(default_factory=dict)
+
+
+class Progress(Struct):
+    """How far event time is."""
+
+    source_topic: str = ""
+    watermarks: dict[int, int] = field(default_factory=dict)
+    waiting: list[int] = field(default_factory=list)
+    """Source partitions that hold records and have not reported."""
+    next_start_us: int = 0
+    """The first window that has not closed."""
+
+
+class Closed(Struct):
+    """What one partial led to."""
+
+    watermark_us: int
+    windows: list[HealthWindow] = field(default_factory=list)
+    dependencies: list[DependencyWindow] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+
+
+class HealthStage:
+    """ChainHealthMonitor: the health windows of the tenants of one partition (a `streams.stage.Stage`)."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._progress = Progress()
+        self._windows: dict[ChainKey, ChainWindow] = {}
+        self._seen: dict[SeriesKey, int] = {}
+        """Start of the last window in which a step or chain had events."""
+        self._dirty: set[str] = set()
+
+    # -- the stage ------------------------------------------------------------------------------------------------
+
+    def apply(self, partial: Partial) -> Closed:
+        """Merge one partial; return the windows that closed or were revised."""
+        for delta in partial.deltas:
+            self._add(delta, partial.source_partition)
+        for edge in partial.edges:
+            self._add_edge(edge)
+        self._advance(partial)
+        closed = Closed(self.watermark_us)
+        if closed.watermark_us:
+            self._close(closed)
+        return closed
+
+    @property
+    def watermark_us(self) -> int:
+        """Event time that all source partitions have reached; 0 while one of them has not reported."""
+        marks = self._progress.watermarks
+        if not marks or any(partition not in marks for partition in self._progress.waiting):
+            return 0
+        return min(marks.values())
+
+    @property
+    def open_windows(self) -> int:
+        """Series in windows that have not closed."""
+        return sum(
+            len(window.series) for key, window in self._windows.items() if key[0] >= self._progress.next_start_us
+        )
+
+    def restore(self, key: str, value: bytes) -> None:
+        """Take back one entry."""
+        kind, _, rest = key.partition("/")
+        if kind == "progress":
+            self._progress = msgspec.json.decode(value, type=Progress)
+        elif kind == "seen":
+            self._seen |= {tuple(k): start for k, start in msgspec.json.decode(value)}
+        elif kind == "window":
+            start, tenant, chain = rest.split("\x1f")
+            self._windows[int(start), tenant, chain] = msgspec.json.decode(value, type=ChainWindow)
+        else:
+            raise ValueError(f"no entry of the health stage: {key!r}")
+
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the entries that changed since the last call."""
+        for key in sorted(self._dirty):
+            kind, _, rest = key.partition("/")
+            if kind == "progress":
+                yield key, msgspec.json.encode(self._progress)
+            elif kind == "seen":
+                tenant, chain = rest.split("\x1f")
+                held = [(k, start) for k, start in self._seen.items() if k[:2] == (tenant, chain)]
+                yield key, msgspec.json.encode(held) if held else None
+            else:
+                start, tenant, chain = rest.split("\x1f")
+                window = self._windows.get((int(start), tenant, chain))
+                yield key, None if window is None else msgspec.json.encode(window)
+        self._dirty.clear()
+
+    # -- merging --------------------------------------------------------------------------------------------------
+
+    def _add(self, delta: Delta, partition: int) -> None:
+        window = self._window(delta.window_start_unix_us, delta.tenant, delta.chain)
+        name = f"{delta.step}\x1f{delta.component}"
+        merged = window.series.get(name)
+        if merged is None:
+            window.series[name] = MergedSeries(delta, {partition: (delta.first_offset, delta.last_offset)})
+        else:
+            merge_delta(merged.total, delta)
+            first, last = merged.sources.get(partition, (delta.first_offset, delta.last_offset))
+            merged.sources[partition] = (min(first, delta.first_offset), max(last, delta.last_offset))
+            merged.changed = True
+
+    def _add_edge(self, edge: EdgeDelta) -> None:
+        window = self._window(edge.window_start_unix_us, edge.tenant, edge.chain)
+        name = f"{edge.kind}\x1f{edge.source}\x1f{edge.target}\x1f{edge.topic}"
+        merged = window.edges.get(name)
+        if merged is None:
+            window.edges[name] = MergedEdge(edge)
+            return
+        total = merged.total
+        total.count += edge.count
+        total.failed += edge.failed
+        total.latency_sum_us += edge.latency_sum_us
+        total.latency_max_us = max(total.latency_max_us, edge.latency_max_us)
+        merged.changed = True
+
+    def _window(self, start_us: int, tenant: str, chain: str) -> ChainWindow:
+        self._dirty.add(f"window/{start_us}\x1f{tenant}\x1f{chain}")
+        return self._windows.setdefault((start_us, tenant, chain), ChainWindow())
+
+    def _advance(self, partial: Partial) -> None:
+        progress = self._progress
+        progress.source_topic = partial.source_topic
+        if partial.waiting_for:
+            progress.waiting = sorted({*progress.waiting, *partial.waiting_for})
+        if partial.watermark_unix_us:
+            known = progress.watermarks.get(partial.source_partition, 0)
+            progress.watermarks[partial.source_partition] = max(known, partial.watermark_unix_us)
+        self._dirty.add("progress/")
+
+    # -- closing --------------------------------------------------------------------------------------------------
+
+    def _close(self, closed: Closed) -> None:
+        limits = self._limits
+        passed_us = closed.watermark_us - limits.lateness_us - limits.window_us
+        next_start_us = passed_us - passed_us % limits.window_us + limits.window_us
+        if next_start_us <= self._progress.next_start_us:
+            return
+        before_us = self._progress.next_start_us
+        self._progress.next_start_us = next_start_us
+        for key in sorted(key for key in self._windows if key[0] < next_start_us):
+            self._emit(key, closed)
+        self._emit_silence(before_us, next_start_us, closed)
+        self._purge(closed.watermark_us)
+        closed.windows.sort(key=lambda w: (w.window_start_unix_us, w.tenant, w.chain, w.step, w.component))
+
+    def _emit(self, key: ChainKey, closed: Closed) -> None:
+        window = self._windows[key]
+        for merged in window.series.values():
+            if merged.changed:
+                merged.revision, merged.changed = merged.revision + 1, False
+                self._emit_series(merged, closed)
+                self._dirty.add("window/" + "\x1f".join(map(str, key)))
+        for edge in window.edges.values():
+            if edge.changed:
+                edge.revision, edge.changed = edge.revision + 1, False
+                closed.dependencies.append(dependency_window(edge, self._limits.window_us))
+                self._dirty.add("window/" + "\x1f".join(map(str, key)))
+
+    def _emit_series(self, merged: MergedSeries, closed: Closed) -> None:
+        total = merged.total
+        series = (total.tenant, total.chain, total.step, total.component)
+        topic = self._progress.source_topic
+        sources = [
+            OffsetRange(topic=topic, partition=p, first_offset=first, last_offset=last)
+            for p, (first, last) in sorted(merged.sources.items())
+        ]
+        window = health_window(total, merged.revision, sources, closed.watermark_us, self._limits.window_us)
+        closed.windows.append(window)
+        if total.chain and total.events:
+            self._seen[series] = max(total.window_start_unix_us, self._seen.get(series, 0))
+            self._dirty.add(f"seen/{total.tenant}\x1f{total.chain}")
+        if window.kind == "step" and (found := error_rate_violation(window)):
+            closed.violations.append(found)
+
+    def _emit_silence(self, before_us: int, next_start_us: int, closed: Closed) -> None:
+        """Publish empty windows for what had events lately and has none now."""
+        length = self._limits.window_us
+        for series, seen_us in sorted(self._seen.items()):
+            last_us = seen_us + SILENT_WINDOWS * length
+            for start_us in range(max(before_us, seen_us + length), min(next_start_us, last_us + length), length):
+                held = self._windows.get((start_us, series[0], series[1]))
+                if held is None or f"{series[2]}\x1f{series[3]}" not in held.series:
+                    empty = Delta(*series, start_us, 0, 0)
+                    closed.windows.append(health_window(empty, 0, [], closed.watermark_us, length))
+            if last_us < next_start_us:
+                del self._seen[series]
+                self._dirty.add(f"seen/{series[0]}\x1f{series[1]}")
+
+    def _purge(self, watermark_us: int) -> None:
+        limits = self._limits
+        keep_us = watermark_us - limits.grace_us - limits.lateness_us - limits.window_us
+        for key in [key for key in self._windows if key[0] <= keep_us]:
+            del self._windows[key]
+            self._dirty.add("window/" + "\x1f".join(map(str, key)))
+
+
+def merge_delta(into: Delta, other: Delta) -> None:
+    """Add `other` to `into`: the same sum for any order and grouping."""
+    for name in (
+        "events", "started", "completed", "failed", "duration_sum_us", "cpu_us", "io_wait_us", "broker_count",
+        "broker_sum_us", "affected_executions", "units", "clean_units",
+    ):  # fmt: skip
+        setattr(into, name, getattr(into, name) + getattr(other, name))
+    for name in ("duration_max_us", "memory_max_bytes", "broker_max_us"):
+        setattr(into, name, max(getattr(into, name), getattr(other, name)))
+    for name in ("durations", "own", "gap"):
+        histogram.merge(getattr(into, name), getattr(other, name))
+    for name in ("violations", "indicators"):
+        counts = getattr(into, name)
+        for key, count in getattr(other, name).items():
+            counts[key] = counts.get(key, 0) + count
+    keep_smallest(into.affected, other.affected)
+    keep_smallest(into.users, other.users)
+    firsts = [t for t in (into.first_violation_unix_us, other.first_violation_unix_us) if t]
+    into.first_violation_unix_us = min(firsts, default=0)
+    for key, (count, total, largest) in other.samples.items():
+        known = into.samples.get(key, (0, 0, largest))
+        into.samples[key] = (known[0] + count, known[1] + total, max(known[2], largest))
+
+
+def window_kind(total: Delta) -> str:
+    """Return what a series is: of a step, of a chain's executions, or of a component."""
+    if not total.chain:
+        return "component"
+    return "step" if total.step else "chain"
+
+
+def health_window(
+    total: Delta, revision: int, sources: Sequence[OffsetRange], watermark_us: int, window_us: int
+) -> HealthWindow:
+    """Return the health window of a series."""
+    ended = total.completed + total.failed
+    p50, p95, p99 = (histogram.quantile(total.durations, q) for q in (0.5, 0.95, 0.99))
+    buckets = {str(i): n for i, n in sorted(total.durations.items()) if i != histogram.ZERO}
+    return HealthWindow.model_validate(
+        {
+            "id": derived_id(total.tenant, total.chain, total.step, total.component, total.window_start_unix_us),
+            "kind": window_kind(total),
+            "tenant": total.tenant,
+            "chain": total.chain,
+            "step": total.step,
+            "component": total.component,
+            "window_start_unix_us": total.window_start_unix_us,
+            "window_end_unix_us": total.window_start_unix_us + window_us,
+            "revision": revision,
+            "watermark_unix_us": watermark_us,
+            "events": total.events,
+            "started": total.started,
+            "completed": total.completed,
+            "failed": total.failed,
+            "error_ratio": total.failed / ended if ended else 0.0,
+            "throughput_per_s": ended * 1e6 / window_us,
+            "mean_us": total.duration_sum_us / ended if ended else 0.0,
+            "p50_us": p50,
+            "p95_us": p95,
+            "p99_us": p99,
+            "max_us": total.duration_max_us,
+            "durations": Histogram(
+                scale=histogram.SCALE, zero_count=total.durations.get(histogram.ZERO, 0), buckets=buckets
+            ),
+            "violations": total.violations,
+            "affected_executions": total.affected_executions,
+            "affected_sample": total.affected,
+            "cpu_us": total.cpu_us,
+            "io_wait_us": total.io_wait_us,
+            "memory_max_bytes": total.memory_max_bytes,
+            "broker_mean_us": total.broker_sum_us / total.broker_count if total.broker_count else 0.0,
+            "broker_max_us": total.broker_max_us,
+            "resources": {
+                name: ResourceSummary(count=count, mean=value / count / sample_unit(name), max=largest)
+                for name, (count, value, largest) in total.samples.items()
+            },
+            "sources": list(sources),
+        }
+    )
+
+
+def dependency_window(edge: MergedEdge, window_us: int) -> DependencyWindow:
+    """Return the dependency window of an edge."""
+    total = edge.total
+    parts = (total.tenant, total.chain, total.kind, total.source, total.target, total.topic, total.window_start_unix_us)
+    return DependencyWindow.model_validate(
+        {
+            "id": derived_id(*parts),
+            "tenant": total.tenant,
+            "chain": total.chain,
+            "kind": total.kind,
+            "source": total.source,
+            "target": total.target,
+            "topic": total.topic,
+            "window_start_unix_us": total.window_start_unix_us,
+            "window_end_unix_us": total.window_start_unix_us + window_us,
+            "revision": edge.revision,
+            "count": total.count,
+            "failed": total.failed,
+            "latency_mean_us": total.latency_sum_us / total.count if total.count else 0.0,
+            "latency_max_us": total.latency_max_us,
+        }
+    )
+
+
+def error_rate_violation(window: HealthWindow) -> Violation | None:
+    """Return the error_rate.exceeded of a step's window whose share of failures is above the limit."""
+    ended = window.completed + window.failed
+    if ended < ERROR_RATE_MIN_COUNT or window.failed <= ERROR_RATE * ended:
+        return None
+    return Violation(
+        id=derived_id("error_rate.exceeded", window.id),
+        type="error_rate.exceeded",
+        tenant=window.tenant,
+        chain=window.chain,
+        step=window.step,
+        component=window.component,
+        time_unix_us=window.window_end_unix_us,
+        observed_ratio=window.error_ratio,
+        detail=f"{window.failed} of {ended} runs of {window.step} failed, more than {ERROR_RATE:.0%}",
+    )

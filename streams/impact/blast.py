@@ -1,0 +1,116 @@
+"""Who else is or will be hurt: the way of a fault from its suspect along the dependency graph.
+
+A caller suffers by what it waits for, a successor by what never arrives, a topic by what nobody writes to it or reads from
+it, a chain by a component that it passes through. The probability of a path is the product over its edges of
+`SPREAD * sqrt(share)`, share = how much of the victim's work goes over the edge; the best path counts (Dijkstra on -ln p).
+It is a rule of thumb with the right order; calibration is a stage of its own.
+"""
+
+from heapq import heappop, heappush
+from math import sqrt
+
+from msgspec import Struct
+
+from schemas.analysis import Hurt
+from streams.graph import Edge, Graph
+from streams.impact.incident import OpenIncident
+from streams.impact.settings import ImpactSettings
+from streams.rootcause.memory import Memory
+
+SPREAD = 0.9
+"""Chance that a fault gets over an edge that all of the victim's work goes over."""
+
+
+class _Place(Struct, frozen=True):
+    probability: float
+    delay_us: float
+    path: tuple[str, ...]
+
+
+def blast_radius(
+    state: OpenIncident, suspect: str, graph: Graph, memory: Memory, settings: ImpactSettings
+) -> list[Hurt]:
+    """Return what is or will be hurt, most likely first."""
+    places = _spread(suspect, graph, settings)
+    seen = {item.component: item.first_us for item in sorted(state.faulty, key=lambda item: -item.first_us)}
+    found = [_component(state, name, place, seen) for name, place in places.items() if name != suspect]
+    found += [_unforeseen(name, first) for name, first in seen.items() if name and name not in places]
+    found += _topics(state, suspect, places, graph)
+    found += _chains(state, suspect, places, memory)
+    likely = [hurt for hurt in found if hurt.probability >= settings.min_hurt_probability]
+    likely.sort(key=lambda hurt: (not hurt.observed, -hurt.probability, hurt.hops, hurt.kind, hurt.name))
+    return likely[: settings.max_hurt]
+
+
+def _spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, _Place]:
+    """Return the most probable path to each component."""
+    done: dict[str, _Place] = {}
+    todo: list[tuple[float, str, float, tuple[str, ...]]] = [(-1.0, suspect, 0.0, (suspect,))]
+    while todo:
+        minus, name, delay, path = heappop(todo)
+        if name in done:
+            continue
+        done[name] = _Place(-minus, delay, path)
+        if len(path) > settings.blast_hops:
+            continue
+        for victim, edge in graph.hurt_by(name):
+            probability = -minus * SPREAD * sqrt(_share(graph, victim, edge))
+            if victim not in done and probability >= settings.min_hurt_probability:
+                heappush(todo, (-probability, victim, delay + edge.latency_us, (*path, victim)))
+    return done
+
+
+def _share(graph: Graph, victim: str, edge: Edge) -> float:
+    """Return how much of the victim's work goes over an edge, against its busiest edge."""
+    busiest = max(other.count for other in (*graph.incoming(victim), *graph.outgoing(victim)))
+    return min(1.0, edge.count / busiest) if busiest > 0 else 0.0
+
+
+def _component(state: OpenIncident, name: str, place: _Place, seen: dict[str, int]) -> Hurt:
+    observed = name in seen
+    arrival = seen[name] if observed else state.first_us + round(place.delay_us)
+    return _hurt("component", name, 1.0 if observed else place.probability, observed, arrival, place.path)
+
+
+def _unforeseen(name: str, first_us: int) -> Hurt:
+    """Return a component in trouble that no known path leads to."""
+    return _hurt("component", name, 1.0, True, first_us, (name,))
+
+
+def _topics(state: OpenIncident, suspect: str, places: dict[str, _Place], graph: Graph) -> list[Hurt]:
+    found: dict[str, Hurt] = {}
+    for edge in graph.incoming(suspect, "topic"):
+        found[edge.topic] = _hurt("topic", edge.topic, SPREAD, False, state.first_us, (suspect, edge.topic))
+    for name, place in places.items():
+        for edge in graph.outgoing(name, "topic"):
+            probability, arrival = place.probability * SPREAD, state.first_us + round(place.delay_us)
+            if edge.topic not in found or found[edge.topic].probability < probability:
+                path = (*place.path, edge.topic)
+                found[edge.topic] = _hurt("topic", edge.topic, probability, False, arrival, path)
+    return list(found.values())
+
+
+def _chains(state: OpenIncident, suspect: str, places: dict[str, _Place], memory: Memory) -> list[Hurt]:
+    """Return the chains that pass through the suspect; those in trouble are observed."""
+    hurt = {
+        chain: min(item.first_us for item in state.faulty if item.chain == chain) for chain in state.chains()
+    }
+    found = [_hurt("chain", chain, 1.0, True, first, (suspect, chain)) for chain, first in hurt.items()]
+    passing = {chain for chain, _ in memory.components[suspect].contexts()} if suspect in memory.components else set()
+    for chain in sorted(passing - hurt.keys() - {""}):
+        found.append(_hurt("chain", chain, SPREAD, False, state.first_us, (suspect, chain)))
+    return found
+
+
+def _hurt(kind: str, name: str, probability: float, observed: bool, arrival_us: int, path: tuple[str, ...]) -> Hurt:
+    return Hurt.model_validate(
+        {
+            "kind": kind,
+            "name": name[:128],
+            "probability": round(probability, 4),
+            "observed": observed,
+            "expected_arrival_unix_us": arrival_us,
+            "hops": len(path) - 1,
+            "path": [node[:128] for node in path],
+        }
+    )

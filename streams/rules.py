@@ -1,0 +1,80 @@
+"""Chain definitions compiled for the hot path: what is due after what, and by when."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from schemas.definitions import ChainDefinition, ChainStep
+
+
+class StepRule(Struct, frozen=True):
+    """One declared step; durations in µs, 0 = none declared."""
+
+    name: str
+    component: str
+    after: tuple[str, ...]
+    before: tuple[str, ...]
+    expected_us: int
+    deadline_us: int
+    optional: bool
+    repeated: bool
+
+
+class ChainRules(Struct, frozen=True):
+    """One compiled definition."""
+
+    name: str
+    version: str
+    effective_from_us: int
+    steps: dict[str, StepRule]
+    required: frozenset[str]
+
+    def progress(self, ended: Iterable[str]) -> float:
+        """Return the share (0..1) of the expected work that the ended steps stand for."""
+        weights = {name: rule.expected_us or 1 for name, rule in self.steps.items() if not rule.optional}
+        return sum(weights.get(name, 0) for name in set(ended)) / (sum(weights.values()) or 1)
+
+
+def compile_definition(definition: ChainDefinition) -> ChainRules:
+    """Return the rules of a definition: a step without `after` follows the one before it in the list."""
+    names = [step.name for step in definition.steps]
+    after: dict[str, tuple[str, ...]] = {}
+    for index, step in enumerate(definition.steps):
+        after[step.name] = step.after if step.after is not None else tuple(names[max(0, index - 1) : index])
+    before = {name: tuple(n for n in names if name in after[n]) for name in names}
+    steps = {step.name: _rule(step, after[step.name], before[step.name]) for step in definition.steps}
+    required = frozenset(step.name for step in definition.steps if not step.optional)
+    return ChainRules(definition.name, definition.version, definition.effective_from_unix_us, steps, required)
+
+
+def _rule(step: ChainStep, after: tuple[str, ...], before: tuple[str, ...]) -> StepRule:
+    return StepRule(
+        name=step.name,
+        component=step.component,
+        after=after,
+        before=before,
+        expected_us=round((step.expected_duration_ms or 0) * 1000),
+        deadline_us=round((step.deadline_ms or 0) * 1000),
+        optional=step.optional,
+        repeated=step.repeated,
+    )
+
+
+class RuleBook:
+    """All definitions in force: a tenant's own before the common one of the same name."""
+
+    def __init__(self, definitions: Iterable[ChainDefinition] = ()) -> None:
+        self._rules: dict[tuple[str, str], ChainRules] = {}
+        for definition in definitions:
+            self.add(definition)
+
+    def add(self, definition: ChainDefinition) -> None:
+        """Put a definition in force in place of the one before it."""
+        self._rules[definition.tenant or "", definition.name] = compile_definition(definition)
+
+    def find(self, tenant: str, chain: str) -> ChainRules | None:
+        """Return the rules of a tenant's chain; None = followed as observed."""
+        return self._rules.get((tenant, chain)) or self._rules.get(("", chain))
+
+    def __len__(self) -> int:
+        return len(self._rules)
