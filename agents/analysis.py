@@ -101,7 +101,7 @@ def analysis_settings(settings: Settings) -> AnalysisSettings:
         anomaly=AnomalySettings(
             warm_up_windows=settings.anomaly_warmup_windows, hold_us=round(settings.anomaly_hold_s * 1e6)
         ),
-        impact=ImpactSettings(quiet_us=round(settings.incident_quiet_s * 1e6), window_us=settings.limits.window_us),
+        impact=ImpactSettings(quiet_us=round(settings.incident_quiet_s * 1e6)),
         alerts=AlertSettings(),
     )
 

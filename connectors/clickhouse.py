@@ -244,7 +244,7 @@ class ClickHouseSink:
     def _retry(self, operation: Callable[[Client], Any]) -> Any:
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
-            wait=wait_exponential_jitter(initial=0.1, max=10, jitter=0.5),
+            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
             stop=stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
             before_sleep=self._before_sleep,

@@ -77,7 +77,7 @@ class AlertStage:
     def _take(self, incident: Incident) -> Alert | None:
         state = self._states.get(incident.id)
         if state is None:
-            state = self._states[incident.id] = AlertState(incident.id, -1)
+            state = self._states[incident.id] = AlertState(incident.id, -1, seen_us=incident.updated_unix_us)
             self._limit()
         if state.ended or incident.revision <= state.incident_revision:
             return None

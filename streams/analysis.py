@@ -63,7 +63,7 @@ class Analysis:
         closed = self.health.apply(partial)
         anomalies = self._anomaly.apply(closed.windows, self._impact.frozen)
         incidents = self._impact.advance(closed.watermark_us, closed.windows, anomalies)
-        alerts = self._alerts.apply(incidents)
+        alerts = self._alerts.apply(incidents, closed.watermark_us)
         return Findings(
             closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents, alerts
         )

@@ -37,9 +37,10 @@ class AnomalySettings:
 
     threshold: surprise, -log10 p, that two detectors must reach. hold_us: alert-once, a score passes only if
     it is the highest in this time (0: every anomalous window is reported). max_frozen_windows: an incident
-    that stays open longer is the new normal, and learning goes on. max_keys: a key beyond it is not followed
-    (counted as `untracked`) until others are forgotten. forget_us: a key without windows for so long starts
-    anew.
+    that stays open longer is the new normal, and learning goes on. max_doubtful_windows: windows with half
+    the threshold are not learned, so that a fault missed at first is not taken for normal, but no more than
+    so many on end. max_keys: a key beyond it is not followed (counted as `untracked`) until others are
+    forgotten. forget_us: a key without windows for so long starts anew.
     """
 
     detectors: tuple[str, ...] = ("novelty", "robust_z", "rates", "seasonal", "trees")
@@ -47,6 +48,7 @@ class AnomalySettings:
     threshold: float = 4.0
     hold_us: int = 300_000_000
     max_frozen_windows: int = 360
+    max_doubtful_windows: int = 10
     max_keys: int = 5000
     forget_us: int = 7 * 86_400_000_000
 
@@ -63,24 +65,24 @@ class AnomalySettings:
 class Entry:
     """What is kept of one key."""
 
-    __slots__ = ("ensemble", "frozen", "hold", "learned", "mark_us", "pool")
+    __slots__ = ("doubtful", "ensemble", "frozen", "hold", "learned", "mark_us", "pool")
 
     def __init__(self, settings: AnomalySettings) -> None:
         self.pool = Pool()
         self.ensemble = Ensemble(make(settings.detectors))
         self.hold = PeakHold(settings.hold_us, floor=settings.score(settings.threshold) * (1 - 1e-9))
-        self.mark_us, self.learned, self.frozen = -1, 0, 0
+        self.mark_us, self.learned, self.frozen, self.doubtful = -1, 0, 0, 0
 
     def save(self, version: str) -> bytes:
         """Return the entry as MessagePack."""
-        counts = [self.mark_us, self.learned, self.frozen]
+        counts = [self.mark_us, self.learned, self.frozen, self.doubtful]
         return msgspec.msgpack.encode(
             [version, counts, self.hold.save(), self.pool.save(), self.ensemble.save()]
         )
 
     def load(self, counts: list[int], hold: State, pool: State, ensemble: State) -> None:
         """Take back what `save` gave, without the version."""
-        self.mark_us, self.learned, self.frozen = counts
+        self.mark_us, self.learned, self.frozen, self.doubtful = counts
         self.hold.load(hold)
         self.pool.load(pool)
         self.ensemble.load(ensemble)
@@ -145,15 +147,19 @@ class AnomalyStage:
             else Verdict(0.0, [])
         )
         anomaly = self._reported(window, entry, verdict)
-        if self._may_learn(entry, frozen(window)):
+        if self._may_learn(entry, frozen(window), verdict.surprise >= self.settings.threshold / 2):
             entry.ensemble.learn_one(features)
             entry.pool.learn_one(natural)
             entry.learned += 1
         return anomaly
 
-    def _may_learn(self, entry: Entry, frozen: bool) -> bool:
+    def _may_learn(self, entry: Entry, frozen: bool, doubtful: bool) -> bool:
+        """Tell whether to learn: not during an incident, nor at once from what may be the start of one."""
         entry.frozen = entry.frozen + 1 if frozen else 0
-        return not frozen or entry.frozen > self.settings.max_frozen_windows
+        entry.doubtful = entry.doubtful + 1 if doubtful else 0
+        if frozen:
+            return entry.frozen > self.settings.max_frozen_windows
+        return not doubtful or entry.doubtful > self.settings.max_doubtful_windows
 
     def _reported(self, window: HealthWindow, entry: Entry, verdict: Verdict) -> Anomaly | None:
         """Return the anomaly if the score is high enough and new; takes note of the score in any case."""

@@ -8,6 +8,7 @@ import typer
 
 from agents.analysis import analysis_app
 from agents.ingest import IngestWorker, TooManyDeadLetters
+from agents.sinks import sinks_app
 from connectors.settings import Settings
 from connectors.telemetry import configure_logging
 from infra.cli.common import CommandError, Prefix, load_settings
@@ -18,7 +19,10 @@ class Worker(StrEnum):
 
     INGEST = "ingest"
     ANALYSIS = "analysis"
+    SINKS_CLICKHOUSE = "sinks-clickhouse"
+    SINKS_POSTGRES = "sinks-postgres"
     SINKS = "sinks"
+    """Both of them, as two child processes."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +44,12 @@ def worker(name: Worker, prefix: Prefix = None) -> None:
             IngestWorker(settings).run()
         except TooManyDeadLetters as error:
             raise CommandError(str(error)) from error
-    else:
+    elif name is Worker.ANALYSIS:
         run_faust(analysis_app(settings), settings)
+    elif name is Worker.SINKS:
+        run_both_sinks(settings)
+    else:
+        run_faust(sinks_app(settings, name.removeprefix("sinks-")), settings)
 
 
 def run_faust(app: faust.App, settings: Settings) -> None:

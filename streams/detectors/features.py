@@ -9,6 +9,8 @@ from streams.detectors.base import COUNT, RESERVED, TIME, WINDOWS, Features
 
 MAX_RESOURCES = 8
 """Resources of a component that are looked at, the first by name."""
+MIN_FOR_TAIL = 40
+"""Events below which p95 is not looked at: it would be nearly the largest of them, which one slow call moves."""
 RESOURCE = "resource."
 
 
@@ -120,7 +122,9 @@ def measured(window: HealthWindow) -> dict[str, float]:
             "affected_ratio": min(1.0, window.affected_executions / finished),
         }
     if finished and window.mean_us > 0:
-        x |= {"mean_us": window.mean_us, "p50_us": window.p50_us, "p95_us": window.p95_us}
+        x |= {"mean_us": window.mean_us, "p50_us": window.p50_us}
+        if finished >= MIN_FOR_TAIL:
+            x["p95_us"] = window.p95_us
     if window.broker_mean_us > 0:
         x["broker_mean_us"] = window.broker_mean_us
     for name in sorted(window.resources)[:MAX_RESOURCES]:

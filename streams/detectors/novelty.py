@@ -42,7 +42,7 @@ class Tail:
         self.seen = 0
 
     def surprise(self, value: float, resolution: float = 0.0) -> float:
-        """Return -log10 of the estimated chance of a value this large; 0 while fewer than `ready` were seen."""
+        """Return -log10 of the estimated chance of a value this large; 0 before `ready` were seen."""
         if self.seen < self.ready:
             return 0.0
         size = self._size()

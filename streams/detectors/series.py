@@ -1,7 +1,8 @@
 """Novelty of one plain series of any unit and rhythm, with alert-once: what issue 7 runs on NAB.
 
-Source: our own, method B of research/detection.md: root mean square of the surprises of five signals. The health
-windows use `novelty.Novel` instead (one signal per feature), because this one keeps about 60 KB per series.
+Source: our own, method B of research/detection.md: root mean square of the surprises of five signals. The
+health windows use `novelty.Novel` instead (one signal per feature), because this one keeps about 60 KB per
+series.
 """
 
 from collections import deque
@@ -22,9 +23,9 @@ SPREAD_ROWS = 100
 class SeriesNovelty(Detector):
     """Novelty of the value, its running median, its residuals to hour of day and of week, and its spread.
 
-    `x` holds the value under `feature` and the event time under "unix_us"; without either, the row is ignored.
-    `explain_one` gives the combined surprise; `score_one` gives surprise / (surprise + 2), in [0, 1), or 0 where it
-    is not the highest within `hold_us` (alert-once).
+    `x` holds the value under `feature` and the event time under "unix_us"; without either, the row is
+    ignored. `explain_one` gives the combined surprise; `score_one` gives surprise / (surprise + 2), in [0,
+    1), or 0 where it is not the highest within `hold_us` (alert-once).
     """
 
     def __init__(self, feature: str = "value", hold_us: int = 36 * HOUR_US, capacity: int = 1024) -> None:
@@ -35,18 +36,20 @@ class SeriesNovelty(Detector):
         self._recent: deque[float] = deque(maxlen=MEDIAN_ROWS)
         self._spread_floor, self._rows = 0.0, 0
         self._hold = PeakHold(hold_us, capacity=4096)
+        # scoring and then learning a row needs the same numbers; not part of the state
+        self._judged: tuple[tuple[int, float], list[float | None], float] | None = None
 
     def explain_one(self, x: Features) -> list[Finding]:
         """See Detector: one finding, the combined surprise."""
         row = self._row(x)
-        return [Finding(self.feature, self._surprise(*row), self._signals[0].usual())] if row else []
+        return [Finding(self.feature, self._judge(row)[1], self._signals[0].usual())] if row else []
 
     def score_one(self, x: Features) -> float:
         """Return the score of a row that has not been learned."""
         row = self._row(x)
         if row is None:
             return 0.0
-        surprise = self._surprise(*row)
+        _, surprise = self._judge(row)
         return surprise / (surprise + 2) if self._hold.passes(row[0], surprise) else 0.0
 
     def learn_one(self, x: Features) -> None:
@@ -55,8 +58,9 @@ class SeriesNovelty(Detector):
         if row is None:
             return
         at_us, value = row
-        values = self._values(at_us, value)
-        self._hold.add(at_us, self._combined(values))
+        values, surprise = self._judge(row)
+        self._judged = None
+        self._hold.add(at_us, surprise)
         for signal, held in zip(self._signals, values, strict=True):
             if held is not None:
                 signal.learn(held)
@@ -74,13 +78,17 @@ class SeriesNovelty(Detector):
         value = dict(usable({self.feature: x[self.feature]})).get(self.feature)
         return None if value is None else (int(x[TIME]), value)
 
-    def _surprise(self, at_us: int, value: float) -> float:
-        return self._combined(self._values(at_us, value))
+    def _judge(self, row: tuple[int, float]) -> tuple[list[float | None], float]:
+        """Return the signals' values of a row and its surprise."""
+        if self._judged is None or self._judged[0] != row:
+            values = self._values(*row)
+            self._judged = row, values, self._combined(values)
+        return self._judged[1:]
 
     def _combined(self, values: list[float | None]) -> float:
         pairs = zip(self._signals, values, strict=True)
         squares = [signal.surprise(value) ** 2 if value is not None else 0.0 for signal, value in pairs]
-        return sqrt(sum(squares) / (len(squares) if self._rows >= SPREAD_ROWS else 4))
+        return sqrt(sum(squares) / len(squares))
 
     def _values(self, at_us: int, value: float) -> list[float | None]:
         """Return the value of every signal, None for one that has none yet."""
@@ -127,6 +135,7 @@ class SeriesNovelty(Detector):
             signal.load(saved)
         self._recent = deque(recent, maxlen=MEDIAN_ROWS)
         self._hold.load(hold)
+        self._judged = None
 
 
 def _bins(at_us: int) -> list[int]:

@@ -64,23 +64,22 @@ class HalfSpaces:
         self.latest, self.reference = bytearray(trees * self.nodes), bytearray(trees * self.nodes)
         self.counter, self.ready = 0, False
 
-    def _child(self, tree: int, at: int, point: list[float | None]) -> int:
-        split = tree * self.inner + at
-        value = point[self.forest.feature[split]]
-        left = 2 * at + 1
-        if value is None:
-            first = tree * self.nodes + left
-            return left + (self.latest[first] < self.latest[first + 1])
-        return left if value < self.forest.threshold[split] else left + 1
+    def _fuller(self, tree: int, left: int) -> int:
+        """Return the child that more points took lately, the way of a value that is absent (River's rule)."""
+        first = tree * self.nodes + left
+        return left + (self.latest[first] < self.latest[first + 1])
 
     def learn(self, point: list[float | None]) -> None:
         """Count a point in every node on its way; every `window` points the counts become the reference."""
+        _, feature, threshold = self.forest
         for tree in range(self.trees):
-            at = 0
-            self.latest[tree * self.nodes] += 1
+            at, split, root = 0, tree * self.inner, tree * self.nodes
+            self.latest[root] += 1
             for _ in range(self.height):
-                at = self._child(tree, at, point)
-                self.latest[tree * self.nodes + at] += 1
+                value = point[feature[split + at]]
+                left = 2 * at + 1
+                at = self._fuller(tree, left) if value is None else left + (value >= threshold[split + at])
+                self.latest[root + at] += 1
         self.counter += 1
         if self.counter == self.window:
             self.reference, self.latest = self.latest, bytearray(len(self.latest))
@@ -93,15 +92,19 @@ class HalfSpaces:
         total: float = sum(self._mass(tree, point) for tree in range(self.trees))
         return 1 - total / (self.trees * self.window * self.nodes)
 
-    def _mass(self, tree: int, point: list[float | None]) -> float:
-        limit, at, total = 0.1 * self.window, 0, 0.0
+    def _mass(self, tree: int, point: list[float | None]) -> int:
+        _, feature, threshold = self.forest
+        reference, split, root = self.reference, tree * self.inner, tree * self.nodes
+        limit, at, total = 0.1 * self.window, 0, 0
         for depth in range(self.height):
-            mass = self.reference[tree * self.nodes + at]
+            mass = reference[root + at]
             total += mass << depth
             if mass < limit:
                 return total
-            at = self._child(tree, at, point)
-        return total + (self.reference[tree * self.nodes + at] << self.height)
+            value = point[feature[split + at]]
+            left = 2 * at + 1
+            at = self._fuller(tree, left) if value is None else left + (value >= threshold[split + at])
+        return total + (reference[root + at] << self.height)
 
 
 class Trees(Detector):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct, field
 
 from schemas.analysis import Hurt, Incident, Severity, Suspect
@@ -122,7 +123,7 @@ def record(state: OpenIncident) -> Incident:
     """Return the incident as it is published."""
     return Incident(
         id=state.id,
-        revision=state.revision,
+        revision=max(0, state.revision),
         tenant=state.tenant,
         status="resolved" if state.resolved_us else "open",
         opened_unix_us=state.opened_us,
@@ -141,6 +142,12 @@ def record(state: OpenIncident) -> Incident:
         anomalies=state.anomalies,
         evidence=[_range(place, *offsets) for place, offsets in sorted(state.damage.ranges.items())],
     )
+
+
+def digest_of(state: OpenIncident) -> str:
+    """Return what two records share that differ in nothing but their revision."""
+    fields = record(state).model_dump(mode="json", exclude={"revision", "updated_unix_us"})
+    return derived_id(msgspec.json.encode(fields).decode())
 
 
 def _range(place: str, first: int, last: int) -> OffsetRange:

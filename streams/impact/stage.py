@@ -12,12 +12,13 @@ from schemas.analysis import Anomaly, Incident
 from schemas.health import HealthWindow
 from schemas.internal import Delta, EdgeDelta
 from streams.graph import Edge
-from streams.ids import SEPARATOR, derived_id
+from streams.ids import SEPARATOR
 from streams.impact.blast import blast_radius
 from streams.impact.incident import (
     ANOMALOUS,
     Faulty,
     OpenIncident,
+    digest_of,
     incident_id,
     record,
     severity_of,
@@ -68,18 +69,19 @@ class ImpactStage:
     def advance(
         self, watermark_us: int, windows: Sequence[HealthWindow], anomalies: Sequence[Anomaly]
     ) -> list[Incident]:
-        """Move event time on; return the incidents that are new or have changed, with a higher revision each."""
+        """Move event time on; return the incidents that are new or have changed, with a higher revision each.
+
+        `windows` are not looked at: what they hold came with `observe` already.
+        """
         self._clock_us = max(self._clock_us, watermark_us)
         for name in sorted({anomaly.tenant for anomaly in anomalies}):
             self._tenant(name).take_anomalies([anomaly for anomaly in anomalies if anomaly.tenant == name])
             self._dirty_heads[name] = None
-        closed = {window.tenant for window in windows}
-        for name in sorted(closed & self._tenants.keys()):
-            self._tenants[name].memory.fold(self._tenants[name].ill)
         found: list[Incident] = []
         for name in sorted(self._tenants):
             tenant = self._tenants[name]
-            if tenant.touched or name in closed or self._is_due(tenant):
+            moved = tenant.fold()
+            if tenant.touched or moved or self._is_due(tenant):
                 found.extend(self._evaluate(tenant))
         return found
 
@@ -226,7 +228,7 @@ class ImpactStage:
             return None
         if not incident.resolved_us:
             self._explain(tenant, incident)
-        digest = derived_id(msgspec.json.encode(record(incident).model_dump(exclude={"revision", "updated_unix_us"})).hex())
+        digest = digest_of(incident)
         if digest == incident.digest:
             return None
         incident.digest, incident.changed = digest, False

@@ -34,6 +34,7 @@ class Head(Struct):
 
     seen_us: int = 0
     evaluated_us: int = 0
+    folded_us: int = 0
     anomalies: list[SeenAnomaly] = []
 
 
@@ -70,6 +71,14 @@ class Tenant:
         for incident in grown:
             incident.absorb(delta.violations, damage, self.settings.sample)
         return grown
+
+    def fold(self) -> bool:
+        """Let windows that are no longer recent become normal; return whether a new window has begun."""
+        if self.memory.newest_us == self.head.folded_us:
+            return False
+        self.head.folded_us = self.memory.newest_us
+        self.memory.fold(self.ill)
+        return True
 
     def ill(self, context: Context, start_us: int) -> bool:
         """Return whether an incident spoke of a context in a window."""

@@ -6,12 +6,14 @@ step that never came because the one before it failed, hangs, or never came itse
 although those before it do, explains all of these.
 """
 
+import re
 from math import log
 
 from msgspec import Struct
 
 from streams.rootcause.base import Finding, Scene, clock, ordered
 from streams.rootcause.memory import Context, Counts
+from streams.units import ERROR
 
 FAILED, SLOW, MISSING, STUCK, SILENT = "failed", "slow", "missing", "stuck", "silent"
 VIOLATIONS = {FAILED: "step.failed", SLOW: "step.slow", MISSING: "step.missing"}
@@ -43,6 +45,9 @@ class FaultSettings(Struct, frozen=True):
 
 
 DEFAULTS = FaultSettings()
+
+
+_NO_ANSWER = re.compile(r"connect|timeout|timed ?out|unavailable|unreachable|refused|reset|deadline|50[234]", re.IGNORECASE)
 
 
 class Trouble(Struct, frozen=True):
@@ -181,10 +186,35 @@ def _usual_events(scene: Scene, name: str, last: int) -> float:
 
 
 def _is_fed(scene: Scene, name: str, last: int) -> bool:
-    """Return whether something that hands work to a component is alive: else its silence is not its own."""
-    feeders = [*scene.graph.callers(name), *scene.graph.predecessors(name)]
-    alive = (scene.memory.components[feeder].recent for feeder in feeders if feeder in scene.memory.components)
-    return any(_events(recent, last) or _events(recent, scene.memory.newest_us) for recent in alive)
+    """Return whether something that hands work to a component does so: else its silence is not its own.
+
+    A caller may be failing because of the silence; a step before it in a flow hands on only what it completes.
+    """
+    return any(_done(scene, feeder, last, "ended") for feeder in scene.graph.callers(name)) or any(
+        _done(scene, feeder, last, "completed") for feeder in scene.graph.predecessors(name)
+    )
+
+
+def _done(scene: Scene, name: str, last: int, what: str) -> bool:
+    memory = scene.memory.components.get(name)
+    starts = (last, scene.memory.newest_us)
+    return memory is not None and any(
+        getattr(counts, what) for start in starts for counts in memory.recent.get(start, {}).values()
+    )
+
+
+def _blames_callee(scene: Scene, name: str, settings: FaultSettings) -> float:
+    """Return the share of a component's own errors whose type says that somebody did not answer."""
+    first = scene.memory.newest_us - (settings.windows - 1) * scene.memory.settings.window_us
+    total = blamed = 0.0
+    memory = scene.memory.components.get(name)
+    for start, window in memory.recent.items() if memory else ():
+        for counts in window.values() if start >= first else ():
+            for indicator, count in counts.indicators.items():
+                if indicator.startswith(ERROR + "step "):
+                    total += count
+                    blamed += count if _NO_ANSWER.search(indicator.rpartition(" with ")[2]) else 0.0
+    return blamed / total if total else 0.0
 
 
 class FaultReader:
@@ -196,31 +226,54 @@ class FaultReader:
         self._settings = settings
 
     def read(self, scene: Scene) -> list[Finding]:
-        """Return findings: unexplained trouble and silence in full, explained trouble with what remains of it."""
+        """Return findings: unexplained trouble and silence in full, explained trouble with what remains of it.
+
+        A negative score excuses a component from what other readers hold against it: its callee does not answer.
+        """
         found = troubles(scene, self._settings)
-        silent = silences(scene, self._settings)
         by_component: dict[str, list[Trouble]] = {}
         for trouble in found:
             if trouble.component:
                 by_component.setdefault(trouble.component, []).append(trouble)
         kinds = {name: {trouble.kind for trouble in items} for name, items in by_component.items()}
-        for silence in silent:
+        silent = self._silences(scene, kinds)
+        for silence, _ in silent:
             kinds.setdefault(silence.component, set()).add(SILENT)
-        findings = {silence.component: self._silent(silence) for silence in silent}
+        findings = {silence.component: self._silent(silence, share) for silence, share in silent}
         for name, items in by_component.items():
             if name not in findings:
                 findings[name] = self._strongest(scene, items, by_component, kinds)
         return ordered(list(findings.values()))
 
-    def _silent(self, silence: Silence) -> Finding:
-        reason = f"{silence.component}: no sign of life since {clock(silence.since_us)}, usually {silence.expected:.0f} events per window"
-        return Finding(silence.component, self._settings.cap, self.name, reason, "", silence.since_us)
+    def _silences(self, scene: Scene, kinds: dict[str, set[str]]) -> list[tuple[Silence, float]]:
+        """Return the silent components that failing callers blame, or that nobody excuses, with the share they explain.
+
+        Who fails before it calls somebody makes him silent, too. So a silent callee of failing callers counts only if
+        these say that somebody did not answer, and by how many of them are its callers.
+        """
+        failing = {name for name, found in kinds.items() if FAILED in found}
+        blaming = {name for name in failing if _blames_callee(scene, name, self._settings) >= 0.5}
+        found = []
+        for silence in silences(scene, self._settings):
+            callers = set(scene.graph.callers(silence.component))
+            if callers & blaming:
+                found.append((silence, len(callers & blaming) / len(blaming)))
+            elif not callers or callers - failing:
+                found.append((silence, 1.0))
+        return found
+
+    def _silent(self, silence: Silence, share: float) -> Finding:
+        usually = f"usually {silence.expected:.0f} events per window"
+        reason = f"{silence.component}: no sign of life since {clock(silence.since_us)}, {usually}"
+        return Finding(silence.component, self._settings.cap * share, self.name, reason, "", silence.since_us)
 
     def _strongest(
         self, scene: Scene, items: list[Trouble], others: dict[str, list[Trouble]], kinds: dict[str, set[str]]
     ) -> Finding:
         scored = [(self._charge(scene, item, others, kinds), item) for item in items]
         score, item = max(scored, key=lambda pair: (pair[0], pair[1].surprise, pair[1].step))
+        if score <= 0 and any(SILENT in kinds.get(name, ()) for name in scene.graph.callees(item.component)):
+            score = -self._settings.cap
         return Finding(item.component, score, self.name, _sentence(scene, item), item.step, item.since_us)
 
     def _charge(

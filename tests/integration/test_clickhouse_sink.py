@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -164,16 +165,17 @@ def test_many_crashes_at_random(stack: Stack, database: str, server: Client, ten
 
 def test_redo_keeps_the_time_of_insertion(stack: Stack, database: str, server: Client, tenant: str) -> None:
     """A block redone on another day must fall into the same partition, or its token would not be known there."""
-    writer = sink(stack, database, Mortal, clock=lambda: 1_700_000_000)
+    yesterday = int(time.time()) - 86_400
+    writer = sink(stack, database, Mortal, clock=lambda: yesterday)
     writer.resume(tenant, 0)
     writer.dies_at = 2
     with pytest.raises(Crash):
         writer.write(tenant, 0, 0, 8, block(tenant, 0, 8))
-    again = sink(stack, database, clock=lambda: 1_700_200_000)
+    again = sink(stack, database, clock=lambda: yesterday + 86_400)
     again.resume(tenant, 0)
     again.write(tenant, 0, 0, 8, block(tenant, 0, 8))
     stamps = "SELECT DISTINCT toUnixTimestamp(inserted_at) FROM chain_execution_traces WHERE tenant = %(tenant)s"
-    assert server.execute(stamps, {"tenant": tenant}) == [(1_700_000_000,)]
+    assert server.execute(stamps, {"tenant": tenant}) == [(yesterday,)]
 
 
 def test_same_rows_under_another_token_change_no_answer(stack: Stack, database: str, server: Client, tenant: str) -> None:

@@ -12,6 +12,7 @@ from test_anomaly_synthetic import START_US, WINDOW_US, Service, never, series, 
 from schemas.analysis import Anomaly
 from schemas.health import HealthWindow
 from streams.anomaly import AnomalySettings, AnomalyStage
+from streams.detectors.features import measured
 from streams.ids import derived_id
 
 SERVICE = Service(events=60)
@@ -211,3 +212,14 @@ def test_a_component_window_has_its_resources_only() -> None:
     [anomaly] = AnomalyStage(SETTINGS).apply(rows, never)
     assert {f.feature for f in anomaly.features} == {"resource.memory_ratio"}
     assert anomaly.features[0].expected == pytest.approx(0.4, abs=0.02)
+
+
+def test_the_tail_of_a_few_events_is_not_looked_at() -> None:
+    few, many = windows((Service(events=10), 1))[0], windows((Service(events=200), 1))[0]
+    assert "p95_us" not in measured(few) and measured(many)["p95_us"] == many.p95_us
+
+
+def test_a_doubtful_window_is_not_learned_at_once() -> None:
+    stage = AnomalyStage(replace(SETTINGS, hold_us=0, max_doubtful_windows=3))
+    found = stage.apply(windows((SERVICE, 60), (SLOW, 6)), never)
+    assert [anomaly.learned_windows for anomaly in found][:5] == [60, 60, 60, 60, 61]

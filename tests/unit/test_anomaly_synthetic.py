@@ -140,8 +140,9 @@ def test_a_fault_is_seen_in_the_first_windows(service: Service, fault: Fault) ->
     ramp = fault is FAULTS["memory ramp"]
     service = replace(service, memory=0.4) if ramp else service
     delays = [delay(service, fault, seed, DEFAULT) for seed in range(200, 205)]
-    # the ramp is 0.09 above normal in its fourth window; less than 0.1 never matters
-    allowed = 7 if ramp else 1
+    # the ramp is 0.09 above normal in its fourth window, and less than 0.1 never matters;
+    # a window of 20 events at 20 % has fewer than 4 failures in 41 % of all cases
+    allowed = 7 if ramp else 2 if service is SOME else 1
     assert sum(d is not None and d <= allowed for d in delays) >= 4, delays
 
 

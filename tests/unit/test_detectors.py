@@ -17,11 +17,13 @@ from streams.detectors import DETECTORS, make
 from streams.detectors.base import COUNT, MAX_FEATURES, TIME, Detector, Finding, normal_surprise, t_surprise
 from streams.detectors.ensemble import Ensemble
 from streams.detectors.novelty import Novelty, PeakHold, Tail
+from streams.detectors.series import SeriesNovelty
 from streams.detectors.statistical import tail_surprise
 from streams.detectors.trees import HalfSpaces
 
 Factory = Callable[[], Detector]
-EVERY = pytest.mark.parametrize("factory", DETECTORS.values(), ids=DETECTORS.keys())
+FACTORIES: dict[str, Factory] = {**DETECTORS, "series": lambda: SeriesNovelty("mean_us")}
+EVERY = pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES.keys())
 HOUR_US = 3_600_000_000
 
 
@@ -124,7 +126,7 @@ def test_memory_is_bounded_in_time_and_in_features(factory: Factory) -> None:
 def test_another_process_with_another_hash_seed_gives_the_same() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_detectors import *\n"
-        "print([run(make((name,))[name], stream(400)) for name in DETECTORS])"
+        "print([run(factory(), stream(400)) for factory in FACTORIES.values()])"
     )
     folder = os.path.dirname(__file__)
     outputs = {
@@ -254,6 +256,19 @@ def test_peak_hold_passes_only_what_beats_all_of_the_hold(scores: list[float], h
         earlier = scores[max(0, at - hold + 1) : at] if hold else []
         assert peaks.passes(at, score) == all(score > other for other in earlier if other > 0)
         peaks.add(at, score)
+
+
+def test_a_series_reports_a_spike_and_a_flat_line_once() -> None:
+    detector, rng, scores = SeriesNovelty(), random.Random(9), []
+    for i in range(3000):
+        value = 10 + 3 * ((i // 12 % 24) > 12) + rng.gauss(0, 1)
+        value = 40.0 if i in (2000, 2010) else 11.0 if 2600 <= i < 2640 else value
+        x = {TIME: float(i * HOUR_US // 12), "value": value}
+        scores.append(detector.score_one(x))
+        detector.learn_one(x)
+    found = [i for i, score in enumerate(scores) if score > 0.5 and i > 500]
+    assert 2000 in found and 2010 not in found
+    assert any(2600 <= i < 2640 for i in found) and len(found) < 10
 
 
 # --- half-space trees

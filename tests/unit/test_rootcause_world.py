@@ -12,7 +12,15 @@ from random import Random
 from msgspec import Struct
 
 from schemas.analysis import Incident
-from schemas.internal import COMPLETED, FAILED, STARTED, Delta, EdgeDelta, Execution, Step
+from schemas.internal import (
+    COMPLETED,
+    FAILED,
+    STARTED,
+    Delta,
+    EdgeDelta,
+    Execution,
+    Step,
+)
 from streams.booking import Book, add_affected, add_duration, add_violation
 from streams.impact import ImpactSettings, ImpactStage
 from streams.units import book_unit, observe
@@ -35,10 +43,13 @@ class Fault(Struct, frozen=True):
     tenant: str = ""
 
 
+HEALTHY = Fault()
+
+
 class World:
     """Makes executions second by second."""
 
-    def __init__(self, fault: Fault = Fault(), seed: int = 1, rate: int = 6, noise: float = 0.0) -> None:
+    def __init__(self, fault: Fault = HEALTHY, seed: int = 1, rate: int = 6, noise: float = 0.0) -> None:
         self.fault, self.rate, self.noise = fault, rate, noise
         self.rng = Random(seed)
         self.offset = 0
@@ -85,10 +96,10 @@ class _Run:
             calls = [("database", "store"), ("ai", "score")]
             end, alive = self.call("gateway", "handle", at, "", [("hub", "route", calls)])
             if alive:
-                end, alive = self.flow("trading", "execute", end, "route", "orders")
+                end, alive = self.flow("trading", "execute", execution.steps["route"].end_us, "route", "orders")
             if alive:
                 end, alive = self.flow("billing", "charge", end, "execute", "")
-        execution.last_us = execution.ended_us = end
+        execution.last_us = execution.ended_us = max(step.end_us or step.start_us for step in execution.steps.values())
         execution.status = "failed" if self.broken else "incomplete" if execution.missing else "completed"
 
     def call(self, component: str, step: str, at: int, parent: str, calls: list[tuple]) -> tuple[int, bool]:  # type: ignore[type-arg]
@@ -203,7 +214,6 @@ def run(
         for tenant in tenants:
             deltas, edges = additions(world.second(second, tenant))
             stage.observe(deltas, edges, TOPIC, 0)
-        stage.touch_windows() if hasattr(stage, "touch_windows") else None
         found = stage.advance(START_US + (second + 1) * SECOND, [], [])
         if each is not None:
             each(second, found)

@@ -19,7 +19,7 @@ from connectors.spans import (
 )
 from connectors.spans.events import Encoder, in_order
 from connectors.spans.model import Audit, Item, LogLine, ParentRef, Sample, Span
-from connectors.spans.publish import Timeline, paced
+from connectors.spans.publish import DISORDER_US, Timeline, paced
 from connectors.spans.traces import collect
 from schemas.events import CHAIN_EVENT
 
@@ -122,25 +122,36 @@ def test_a_speed_of_zero_is_refused() -> None:
 
 
 class Kept:
-    """A sender that keeps what it is sent."""
+    """A sender that keeps what it is sent, one list per flush."""
 
     def __init__(self) -> None:
-        self.records: list[tuple[str, bytes]] = []
-        self.flushed = False
+        self.flushed: list[list[tuple[str, bytes]]] = []
+        self._queue: list[tuple[str, bytes]] = []
 
     def send(self, key: str, value: bytes) -> None:
-        self.records.append((key, value))
+        self._queue.append((key, value))
 
     def flush(self) -> None:
-        self.flushed = True
+        self.flushed.append(self._queue)
+        self._queue = []
 
 
 def test_publish_sends_all_in_order_and_flushes() -> None:
     sender, timeline = Kept(), load(BAKERY)
     summary = publish_timeline(timeline, sender)
-    assert sender.flushed
-    assert sender.records == [(event.key, event.value) for event in timeline.events()]
-    assert summary.events == len(sender.records) == len(timeline)
+    sent = [record for batch in sender.flushed for record in batch]
+    assert sent == [(event.key, event.value) for event in timeline.events()]
+    assert summary.events == len(sent) == len(timeline)
+
+
+def test_partitions_cannot_drift_apart_in_event_time() -> None:
+    sender = Kept()
+    publish_timeline(load(BAKERY), sender)
+    times = [
+        [CHAIN_EVENT.validate_json(value).time_unix_us for _, value in batch] for batch in sender.flushed
+    ]
+    assert len(times) == 4
+    assert all(max(batch) - min(batch) < DISORDER_US for batch in times)
 
 
 @pytest.fixture

@@ -1,0 +1,194 @@
+"""The sink workers: Faust agents that write topics into ClickHouse and PostgreSQL, a process per database.
+
+A database that is away stalls its own process only; the rows wait in Kafka. Commit order per block: (1) the block is in
+the database, with its offsets, (2) the records are acknowledged. What the database already holds is skipped.
+"""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP, EventT
+from msgspec import MsgspecError
+from pydantic import ValidationError
+
+from agents.faust_app import AGENT, make_app
+from connectors.rows.position import Position
+from connectors.settings import Settings
+from connectors.stores import BINDINGS, Binding, Store
+from connectors.telemetry import EVENTS, ROWS, Health, serve
+from schemas.internal import TraceBatch
+
+log = structlog.get_logger("sinks")
+TICK_S = 0.1
+
+
+class Block:
+    """What one partition has waiting for its next write, and where the database stands."""
+
+    def __init__(self, next_offset: int | None, redo: tuple[int, int] | None) -> None:
+        self.start = redo[0] if redo else next_offset or 0
+        """Records before it are in the database."""
+        self.redo = redo
+        """A block that may be incomplete: to be built again exactly."""
+        self.records: list[tuple[Position, Any]] = []
+        self.events: list[EventT[Any]] = []
+        self.offsets: list[int] = []
+        self.rows = 0
+        self.since = time.monotonic()
+        self.settled = False
+
+
+class SinkAgent:
+    """One topic into one database."""
+
+    def __init__(self, binding: Binding, settings: Settings, app: faust.App, health: Health) -> None:
+        self.binding = binding
+        self._settings = settings
+        self._app = app
+        self._health = health
+        self._stop = threading.Event()
+        self._store: Store = binding.open(settings, self._stop)
+        self._blocks: dict[int, Block] = {}
+        self.topic = settings.topic(binding.topic.name)
+        self._busy = asyncio.Lock()
+
+    async def take(self, event: EventT[Any]) -> None:
+        """Add one record to its partition's block, and write the block when it is large enough."""
+        message = event.message
+        async with self._busy:
+            if message.generation_id != self._app.consumer_generation_id:
+                return
+            block = self._blocks.get(message.partition)
+            if block is None:
+                resume = await asyncio.to_thread(self._store.resume, self.topic, message.partition)
+                block = self._blocks[message.partition] = Block(resume.next_offset, resume.redo)
+            if message.offset < block.start:
+                event.ack()
+                return
+            await self._check_redo(block, message.partition, message.offset)
+            self._add(block, event)
+            if self._is_full(block):
+                await self._write(message.partition, block)
+
+    async def write_if_due(self) -> None:
+        """Write the blocks that have waited long enough; note the end of those that are idle."""
+        async with self._busy:
+            for partition, block in list(self._blocks.items()):
+                waited = time.monotonic() - block.since
+                if block.offsets and block.redo is None and waited >= self._settings.sink_interval_s:
+                    await self._write(partition, block)
+                elif not block.offsets and not block.settled and waited >= 10 * self._settings.sink_interval_s:
+                    await asyncio.to_thread(self._store.settle, self.topic, partition)
+                    block.settled = True
+
+    async def drop(self) -> None:
+        """Forget what waits: the next owner reads it again."""
+        async with self._busy:
+            self._blocks.clear()
+
+    def close(self) -> None:
+        """Disconnect from the database."""
+        self._store.close()
+
+    @property
+    def waiting(self) -> int:
+        """Records that are read and not written."""
+        return sum(len(block.offsets) for block in self._blocks.values())
+
+    def _add(self, block: Block, event: EventT[Any]) -> None:
+        message = event.message
+        if not block.offsets:
+            block.since = time.monotonic()
+        block.offsets.append(message.offset)
+        block.events.append(event)
+        try:
+            record = self.binding.decode(message.value or b"")
+        except (MsgspecError, ValidationError) as error:
+            # Only this pipeline writes these topics: a foreign record is no row, and must not stop the others.
+            EVENTS.labels("foreign").inc()
+            log.error("foreign record", topic=self.topic, partition=message.partition, offset=message.offset,
+                      reason=type(error).__name__)  # fmt: skip
+            return
+        block.records.append((Position(self.topic, message.partition, message.offset), record))
+        block.rows += _rows_of(record)
+
+    def _is_full(self, block: Block) -> bool:
+        if block.redo is not None:
+            return block.offsets[-1] >= block.redo[1]
+        return block.rows >= self._settings.sink_rows
+
+    async def _check_redo(self, block: Block, partition: int, offset: int) -> None:
+        """Give a block up that cannot be built again because the log has lost a part of it."""
+        if block.redo is None:
+            return
+        first, last = block.redo
+        begins_late = not block.offsets and offset > first
+        if begins_late or offset > last:
+            log.error("block lost", topic=self.topic, partition=partition, first_offset=first, last_offset=last)
+            await asyncio.to_thread(self._store.skip, self.topic, partition, min(offset, last + 1) - 1)
+            block.redo = None
+
+    async def _write(self, partition: int, block: Block) -> None:
+        first, last = block.redo or (block.offsets[0], block.offsets[-1])
+        await asyncio.to_thread(self._store.write, self.topic, partition, first, last, block.records)
+        ROWS.labels(self.binding.table).inc(block.rows)
+        for event in block.events:
+            event.ack()
+        self._blocks[partition] = Block(last + 1, None)
+        self._health.settled()
+
+
+def _rows_of(record: Any) -> int:
+    if isinstance(record, TraceBatch):
+        return sum(1 + len(execution.steps) for execution in record.executions)
+    return 1
+
+
+def sinks_app(settings: Settings, database: str) -> faust.App:
+    """Return the Faust app that writes into one database: "clickhouse" or "postgres"."""
+    app = make_app(settings, f"sinks-{database}")
+    health = Health(f"sinks-{database}")
+    sinks = [SinkAgent(binding, settings, app, health) for binding in BINDINGS[database]]
+    health.details = lambda: {"waiting": {sink.binding.table: sink.waiting for sink in sinks}}
+    for sink in sinks:
+        _add_agent(app, sink)
+
+    @app.timer(TICK_S, name=f"flowchain-sinks-{database}-write", on_leader=False)
+    async def write() -> None:
+        await asyncio.gather(*(sink.write_if_due() for sink in sinks))
+        if not any(sink.waiting for sink in sinks):
+            health.settled()
+
+    @app.on_partitions_revoked.connect
+    async def revoked(_: Any, partitions: set[TP], **kwargs: Any) -> None:
+        for sink in sinks:
+            await sink.drop()
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: Any, partitions: set[TP], **kwargs: Any) -> None:
+        health.ready = True
+
+    @app.on_before_shutdown.connect
+    async def stopping(_: Any, **kwargs: Any) -> None:
+        for sink in sinks:
+            await asyncio.to_thread(sink.close)
+
+    @app.task
+    async def tell() -> None:
+        server = serve(health, settings)
+        log.info("serving", port=server.server_address[1])
+
+    return app
+
+
+def _add_agent(app: faust.App, sink: SinkAgent) -> None:
+    topic = app.topic(sink.topic, key_serializer="raw", value_serializer="raw")
+
+    @app.agent(topic, name=f"flowchain-{sink.binding.table}", **AGENT)
+    async def consume(stream: faust.StreamT[bytes]) -> None:
+        async for event in stream.noack().events():
+            await sink.take(event)

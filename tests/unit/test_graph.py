@@ -1,0 +1,70 @@
+"""The dependency graph."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.internal import EdgeDelta
+from streams.graph import Graph, GraphSettings
+
+HOUR = 3_600_000_000
+
+
+def edge(kind: str, source: str, target: str, topic: str = "", at: int = 0, count: int = 1, chain: str = "c") -> EdgeDelta:
+    return EdgeDelta("t", chain, kind, source, target, topic, at, count, 0, 1_000 * count, 1_000)
+
+
+def graph(*edges: EdgeDelta, **settings: int) -> Graph:
+    found = Graph(GraphSettings(**settings))
+    for item in edges:
+        found.observe(item)
+    return found
+
+
+def test_neighbours_and_topics() -> None:
+    found = graph(edge("call", "a", "b"), edge("topic", "b", "c", "orders"), edge("flow", "c", "d"))
+    assert (found.callees("a"), found.callers("b")) == (["b"], ["a"])
+    assert (found.successors("b"), found.predecessors("d")) == (["c"], ["c"])
+    assert found.predecessors("d", "another chain") == []
+    assert found.nodes() == ["a", "b", "c", "d", "topic:orders"]
+
+
+def test_illness_goes_to_callers_and_successors() -> None:
+    found = graph(edge("call", "a", "b"), edge("topic", "b", "c", "orders"))
+    assert [name for name, _ in found.hurt_by("b")] == ["c", "a"]
+    assert found.distance("b", "a", 3) == 1
+    assert found.distance("a", "b", 3) is None
+
+
+def test_counts_decay_by_half_life() -> None:
+    found = graph(edge("call", "a", "b", at=HOUR, count=8), edge("call", "a", "b", at=2 * HOUR, count=1))
+    assert found.outgoing("a")[0].count == pytest.approx(5)
+    assert found.outgoing("a")[0].latency_us == pytest.approx(1_000)
+
+
+@given(st.permutations([edge("call", "a", "b", at=n * HOUR, count=n + 1) for n in range(4)]))
+def test_order_of_deltas_does_not_matter(deltas: list[EdgeDelta]) -> None:
+    item = graph(*deltas).outgoing("a")[0]
+    assert item.count == pytest.approx(4 + 3 / 2 + 2 / 4 + 1 / 8)
+    assert (item.first_us, item.last_us) == (0, 3 * HOUR)
+
+
+def test_cycles_are_named() -> None:
+    found = graph(edge("call", "a", "b"), edge("topic", "b", "c", "x"), edge("flow", "c", "a"), edge("call", "c", "d"))
+    assert found.cycles() == [["a", "b", "c"]]
+
+
+def test_edge_not_seen_for_longest_is_forgotten() -> None:
+    found = graph(*(edge("call", f"s{n}", "b", at=n) for n in range(5)), max_edges=3)
+    assert found.callers("b") == ["s2", "s3", "s4"]
+    assert dict(found.changes())["s0"] is None
+
+
+def test_restored_graph_is_the_same() -> None:
+    found = graph(edge("call", "a", "b"), edge("flow", "a", "c"))
+    copy = Graph()
+    for _, edges in found.changes():
+        copy.restore(edges or [])
+    assert copy.outgoing("a") == found.outgoing("a")
+    assert copy.callers("b") == ["a"]
+    assert list(found.changes()) == []
