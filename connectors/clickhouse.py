@@ -13,7 +13,14 @@ at all: the caller rebuilds exactly that block from the log and writes it again;
 whose tokens it knows, also in the materialized views. A highest offset found in the table could not tell
 these cases apart.
 
-A sink is used by one thread at a time.
+Two writers of one partition cannot be kept apart here: ClickHouse has no transactions. A writer that lost its
+partition
+can therefore still insert rows that the new one inserts too, under other tokens. `resume` claims the
+partition, so that
+only the newest writer's progress counts, and the tables make one row of two with the same key.
+
+The methods may be called from several threads; they take turns. `close` ends another's waiting for the
+server.
 """
 
 import struct
@@ -49,7 +56,8 @@ INSERT_SETTINGS: dict[str, Any] = {
     "materialized_views_ignore_errors": 0,
 }
 TRANSIENT_CODES = {
-    # The server is busy, short of memory, parts or disk, shutting down, or without its quorum; the rows are not at fault.
+    # The server is busy, short of memory, parts or disk, shutting down, or without its quorum; the rows are
+    # not at fault.
     3: "UNEXPECTED_END_OF_FILE",
     32: "ATTEMPT_TO_READ_AFTER_EOF",
     95: "CANNOT_READ_FROM_SOCKET",
@@ -79,16 +87,19 @@ _CODE_NAMES = {
 
 
 class ClickHouseRefused(Exception):
-    """ClickHouse will never take this: a wrong type, a missing table, no permission. Holds no values of rows."""
+    """ClickHouse will never take this: a wrong type, a missing table, no permission. Holds no values of
+    rows."""
 
 
 class ClickHouseStopped(Exception):
-    """The sink was told to stop while ClickHouse was not to be had; what was not acknowledged is redone on resume."""
+    """The sink was told to stop while ClickHouse was not to be had; what was not acknowledged is redone on
+    resume."""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a sink goes on: first rebuild and write the block `redo` if there is one, then read from `next_offset`."""
+    """Where a sink goes on: first rebuild and write the block `redo` if there is one, then read from
+    `next_offset`."""
 
     next_offset: int | None
     """None: nothing was ever written; begin where the topic begins."""
@@ -141,44 +152,55 @@ class ClickHouseSink:
         self._clock = clock
         self._on_retry = on_retry
         self._cursors: dict[tuple[str, int], _Cursor] = {}
+        self._lock = threading.RLock()
 
     def resume(self, topic: str, partition: int) -> Resume:
-        """Read from the database where this partition stands. Called on every assignment, before the first `write`."""
-        rows = self._retry(lambda server: server.execute(_PROGRESS, self._key(topic, partition)))
-        cursor = self._cursors[topic, partition] = _Cursor()
-        if rows:
-            state, first, last, inserted_at, cursor.sequence = rows[0]
-            cursor.next_offset = last + 1
-            cursor.inserted_at = inserted_at
+        """Read from the database where this partition stands. Called on every assignment, before the first
+        `write`."""
+        with self._lock:
+            rows = self._retry(lambda server: server.execute(_PROGRESS, self._key(topic, partition)))
+            state, first, last, inserted_at, sequence = rows[0] if rows else _NOTHING_WRITTEN
+            cursor = _Cursor(inserted_at=inserted_at, sequence=(sequence // _CLAIM + 1) * _CLAIM)
+            # The same row again, above all that a writer which lost the partition may still put there.
+            self._record(cursor, topic, partition, state, (first, last))
+            cursor.next_offset = last + 1 if last >= 0 else None
             cursor.block = (first, last) if state == "begin" else None
-        return Resume(cursor.next_offset, cursor.redo)
+            self._cursors[topic, partition] = cursor
+            return Resume(cursor.next_offset, cursor.redo)
 
     def write(self, topic: str, partition: int, first: int, last: int, columns: Columns) -> None:
-        """Insert the block of the records [first..last] and return when it is stored. It may give no rows at all.
+        """Insert the block of the records [first..last] and return when it is stored. It may give no rows at
+        all.
 
         Raises ValueError when the block does not follow what `resume` said, or the block that failed before.
         """
-        cursor = self._cursors[topic, partition]
-        self._check_order(cursor, first, last)
-        if cursor.redo is None:
-            self._begin(cursor, topic, partition, (first, last))
-        self._insert_block(columns, f"{self._table}:{topic}:{partition}:{first}-{last}", cursor.inserted_at)
-        cursor.written = True
-        cursor.next_offset = last + 1
+        with self._lock:
+            cursor = self._cursors[topic, partition]
+            self._check_order(cursor, first, last)
+            if cursor.redo is None:
+                self._begin(cursor, topic, partition, (first, last))
+            self._insert_block(
+                columns, f"{self._table}:{topic}:{partition}:{first}-{last}", cursor.inserted_at
+            )
+            cursor.written = True
+            cursor.next_offset = last + 1
 
     def settle(self, topic: str, partition: int) -> None:
-        """Record that the last block is complete, so that no resume redoes it. Called when idle, on revoke and on stop."""
-        cursor = self._cursors.get((topic, partition))
-        if cursor and cursor.block and cursor.written:
-            self._record(cursor, topic, partition, "end", cursor.block)
-            cursor.block = None
-            cursor.written = False
+        """Record that the last block is complete, so that no resume redoes it. Called when idle, on revoke
+        and on stop."""
+        with self._lock:
+            cursor = self._cursors.get((topic, partition))
+            if cursor and cursor.block and cursor.written:
+                self._record(cursor, topic, partition, "end", cursor.block)
+                cursor.block, cursor.written = None, False
 
     def skip(self, topic: str, partition: int, last: int) -> None:
-        """Record that everything up to `last` is done with, also a block to be redone whose records the log has lost."""
-        cursor = self._cursors[topic, partition]
-        self._record(cursor, topic, partition, "end", (last, last))
-        cursor.block, cursor.written, cursor.next_offset = None, False, last + 1
+        """Record that everything up to `last` is done with, also a block to be redone whose records the log
+        has lost."""
+        with self._lock:
+            cursor = self._cursors[topic, partition]
+            self._record(cursor, topic, partition, "end", (last, last))
+            cursor.block, cursor.written, cursor.next_offset = None, False, last + 1
 
     def insert(self, columns: Columns, token: str, inserted_at: int | None = None) -> None:
         """Insert rows in one go under a deduplication token; without the protocol of `write` around it."""
@@ -189,14 +211,16 @@ class ClickHouseSink:
         self._execute_insert(query, data, token)
 
     def close(self) -> None:
-        """Settle every partition if the server is to be had, and disconnect. Does not wait for a server that is away."""
+        """Settle every partition if the server is to be had, and disconnect. Does not wait for a server that
+        is away."""
         self._stop.set()
-        try:
-            for topic, partition in self._cursors:
-                self.settle(topic, partition)
-        except (ClickHouseStopped, ClickHouseRefused):
-            pass  # the last blocks are redone on resume, which changes nothing
-        self._disconnect()
+        with self._lock:
+            try:
+                for topic, partition in self._cursors:
+                    self.settle(topic, partition)
+            except (ClickHouseStopped, ClickHouseRefused):
+                pass  # the last blocks are redone on resume, which changes nothing
+            self._disconnect()
 
     def _key(self, topic: str, partition: int) -> dict[str, Any]:
         return {"sink": self._table, "topic": topic, "partition": partition}
@@ -231,7 +255,8 @@ class ClickHouseSink:
             return
         for start in range(0, count, self._max_rows):
             stop = min(start + self._max_rows, count)
-            # The rows are named in the token: after a change of max_rows a chunk must not pass for another one.
+            # The rows are named in the token: after a change of max_rows a chunk must not pass for another
+            # one.
             self.insert(
                 [column[start:stop] for column in columns], f"{token}:{start}-{stop - 1}", inserted_at
             )
@@ -271,27 +296,33 @@ class ClickHouseSink:
 
     def _disconnect(self) -> None:
         if self._client is not None:
-            self._client.disconnect()
+            self._client.disconnect()  # type: ignore[no-untyped-call, unused-ignore]
         self._client = None
 
 
 _DRIVER_ERRORS = (Error, OSError, EOFError, struct.error, TypeError, ValueError, AttributeError)
 """What the driver raises; the last four for values that do not fit their column."""
+_NOTHING_WRITTEN = ("end", 0, -1, 0, 0)
+_CLAIM = 2**32
+"""Sequences are claim * 2^32 + count: every resume is a new claim."""
 _PROGRESS = (
     "SELECT state, first_offset, last_offset, toUnixTimestamp(inserted_at), sequence FROM sink_progress"
-    " WHERE sink = %(sink)s AND topic = %(topic)s AND partition = %(partition)s ORDER BY sequence DESC LIMIT 1"
+    " WHERE sink = %(sink)s AND topic = %(topic)s AND partition = %(partition)s ORDER BY sequence DESC"
+    " LIMIT 1"
 )
 _RECORD = (
-    "INSERT INTO sink_progress (sink, topic, partition, sequence, state, first_offset, last_offset, inserted_at)"
+    "INSERT INTO sink_progress (sink, topic, partition, sequence, state, first_offset, last_offset,"
+    " inserted_at)"
     " VALUES"
 )
 
 
 def client(dsn: str, database: str | None = None) -> Client:
-    """Return a client of `clickhouse[s]://user:password@host:port/database`; it connects with its first query."""
+    """Return a client of `clickhouse[s]://user:password@host:port/database`; it connects with its first
+    query."""
     if database is not None:
         dsn = urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))
-    made: Client = Client.from_url(dsn)  # type: ignore[no-untyped-call]
+    made: Client = Client.from_url(dsn)  # type: ignore[no-untyped-call, unused-ignore]
     return made
 
 

@@ -1,4 +1,5 @@
-"""Brings both databases to the schema of `schemas/clickhouse` and `schemas/postgres`: what `flowchain migrate` does.
+"""Brings both databases to the schema of `schemas/clickhouse` and `schemas/postgres`: what `flowchain
+migrate` does.
 
 Files are applied in the order of their numbers and never changed afterwards: their checksum is kept in the
 database (`schema_migrations`), and a file that differs from what was applied is refused.
@@ -56,7 +57,8 @@ class Migration:
 
 
 def load(folder: Path) -> list[Migration]:
-    """Return the migrations of a folder in order; raises MigrationError when the numbers are not 1, 2, 3, …"""
+    """Return the migrations of a folder in order; raises MigrationError when the numbers are not 1, 2, 3,
+    …"""
     files = sorted(folder.glob("*.sql"))
     found = [Migration(int(file.name[:4]), file.stem, file.read_text(encoding="utf-8")) for file in files]
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
@@ -65,7 +67,8 @@ def load(folder: Path) -> list[Migration]:
 
 
 def pending(migrations: list[Migration], applied: dict[int, str]) -> list[Migration]:
-    """Return what is still to be applied; raises MigrationError if a file was changed after it had been applied.
+    """Return what is still to be applied; raises MigrationError if a file was changed after it had been
+    applied.
 
     Versions that only the database knows are fine: another process runs newer code.
     """
@@ -78,7 +81,8 @@ def pending(migrations: list[Migration], applied: dict[int, str]) -> list[Migrat
 
 
 def migrate_postgres(dsn: str, schema: str = "flowchain", folder: Path = SCHEMAS / "postgres") -> list[str]:
-    """Apply what is missing to a PostgreSQL schema, created if need be; return the names of the files applied."""
+    """Apply what is missing to a PostgreSQL schema, created if need be; return the names of the files
+    applied."""
     migrations = load(folder)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [POSTGRES_LOCK])
@@ -124,7 +128,8 @@ def _apply_postgres(connection: psycopg.Connection, migration: Migration) -> Non
 def migrate_clickhouse(
     dsn: str, database: str = "flowchain", folder: Path = SCHEMAS / "clickhouse"
 ) -> list[str]:
-    """Apply what is missing to a ClickHouse database, created if need be; return the names of the files applied."""
+    """Apply what is missing to a ClickHouse database, created if need be; return the names of the files
+    applied."""
     migrations = load(folder)
     with client(dsn, "default") as server:
         server.execute(f"CREATE DATABASE IF NOT EXISTS {quoted(database)} COMMENT 'FlowChain'")
@@ -173,7 +178,8 @@ def _lock(server: Client) -> Iterator[None]:
 def _locked(server: Client) -> bool:
     try:
         server.execute(
-            f"CREATE TABLE {LOCK_TABLE} (nothing UInt8 COMMENT 'unused') ENGINE = Memory COMMENT 'A migration runs'"
+            f"CREATE TABLE {LOCK_TABLE} (nothing UInt8 COMMENT 'unused') ENGINE = Memory COMMENT 'A"
+            f" migration runs'"
         )
     except ServerException as error:
         if error.code == ErrorCodes.TABLE_ALREADY_EXISTS:

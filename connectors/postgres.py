@@ -1,8 +1,9 @@
-"""Writes batches to PostgreSQL: rows and offset in one transaction, so a batch is stored with its offset or not at all.
+"""Writes batches to PostgreSQL: rows and offset in one transaction, so a batch is stored with its offset or
+not at all.
 
 A batch is COPYed into temporary tables and merged from there. Of several rows with one key the highest
 revision counts, within the batch as well as against what is stored. Synchronous: an agent runs it in a
-thread; one thread at a time.
+thread; methods take turns.
 """
 
 import threading
@@ -34,11 +35,13 @@ class Upsert:
     revision: tuple[str, ...]
     """Compared from the left; a row replaces one with the same key unless its revision is lower."""
     owner: tuple[str, ...] = ()
-    """When set: rows of the same owner with a lower revision than the newest are removed (steps a chain no longer has)."""
+    """When set: rows of the same owner with a lower revision than the newest are removed (steps a chain no
+    longer has)."""
 
 
 class PostgresRefused(Exception):
-    """PostgreSQL will never take this: a wrong type, a broken constraint, a missing table. Holds no values of rows."""
+    """PostgreSQL will never take this: a wrong type, a broken constraint, a missing table. Holds no values of
+    rows."""
 
 
 class PostgresStopped(Exception):
@@ -73,6 +76,7 @@ class PostgresSink:
         self._stop = stop or threading.Event()
         self._on_retry = on_retry
         self._connection: psycopg.Connection | None = None
+        self._lock = threading.Lock()
 
     def resume(self, topic: str, partition: int) -> int | None:
         """Return the first offset that is not stored; None: nothing was ever written."""
@@ -87,7 +91,8 @@ class PostgresSink:
     def write(
         self, topic: str, partition: int, first: int, last: int, rows: Mapping[str, Sequence[Row]]
     ) -> None:
-        """Store the rows, by table, that the records [first..last] gave, and that the next offset is last + 1.
+        """Store the rows, by table, that the records [first..last] gave, and that the next offset is last +
+        1.
 
         A batch that is already stored in full is left alone; raises StaleWriter when only a part of it is.
         """
@@ -104,12 +109,14 @@ class PostgresSink:
     def close(self) -> None:
         """Disconnect, and end any waiting for the server."""
         self._stop.set()
-        self._disconnect()
+        with self._lock:
+            self._disconnect()
 
     def _claim(
         self, connection: psycopg.Connection, topic: str, partition: int, first: int, last: int
     ) -> bool:
-        """Move the offset on, which locks it until the transaction ends. False: the batch is stored already."""
+        """Move the offset on, which locks it until the transaction ends. False: the batch is stored
+        already."""
         if connection.execute(_CLAIM, [self._sink, topic, partition, last + 1, first]).rowcount:
             return True
         stored = _stored_offset(connection, self._sink, topic, partition)
@@ -128,13 +135,14 @@ class PostgresSink:
             before_sleep=self._before_sleep,
             reraise=True,
         )
-        try:
-            return retrying(lambda: operation(self._connected()))
-        except psycopg.Error as error:
-            self._disconnect()
-            if is_transient(error):
-                raise PostgresStopped(f"{self._sink}: stopped while waiting; {reason(error)}") from None
-            raise PostgresRefused(f"{self._sink}: {reason(error)}") from None
+        with self._lock:
+            try:
+                return retrying(lambda: operation(self._connected()))
+            except psycopg.Error as error:
+                self._disconnect()
+                if is_transient(error):
+                    raise PostgresStopped(f"{self._sink}: stopped while waiting; {reason(error)}") from None
+                raise PostgresRefused(f"{self._sink}: {reason(error)}") from None
 
     def _before_sleep(self, state: RetryCallState) -> None:
         self._disconnect()
@@ -157,7 +165,8 @@ class PostgresSink:
 
 _CLAIM = (
     "INSERT INTO sink_offsets AS held (sink, topic, partition, next_offset) VALUES (%s, %s, %s, %s)"
-    " ON CONFLICT (sink, topic, partition) DO UPDATE SET next_offset = excluded.next_offset, updated_at = now()"
+    " ON CONFLICT (sink, topic, partition) DO UPDATE SET next_offset = excluded.next_offset, updated_at"
+    " = now()"
     " WHERE held.next_offset <= %s"
 )
 
@@ -180,7 +189,8 @@ def merge(connection: psycopg.Connection, upsert: Upsert, rows: Sequence[Row]) -
 def _fill(connection: psycopg.Connection, upsert: Upsert, stage: sql.Identifier, rows: Sequence[Row]) -> None:
     parts = {"stage": stage, "columns": _names(upsert.columns), "table": sql.Identifier(upsert.table)}
     empty = sql.SQL(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS {stage} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {table} LIMIT 0"
+        "CREATE TEMPORARY TABLE IF NOT EXISTS {stage} ON COMMIT DELETE ROWS AS SELECT {columns} FROM"
+        " {table} LIMIT 0"
     )
     connection.execute(empty.format(**parts))
     with connection.cursor().copy(sql.SQL("COPY {stage} ({columns}) FROM STDIN").format(**parts)) as copy:
@@ -189,7 +199,8 @@ def _fill(connection: psycopg.Connection, upsert: Upsert, stage: sql.Identifier,
 
 
 def _merge_statement(upsert: Upsert, stage: sql.Identifier) -> sql.Composed:
-    # DISTINCT ON takes the highest revision of each key; its order by key also keeps concurrent writers from deadlocking.
+    # DISTINCT ON takes the highest revision of each key; its order by key also keeps concurrent writers from
+    # deadlocking.
     text = """
         INSERT INTO {table} AS held ({columns})
         SELECT DISTINCT ON ({key}) {columns} FROM {stage} ORDER BY {key}, {newest_first}
@@ -239,7 +250,8 @@ def is_transient(error: BaseException) -> bool:
         return False
     if error.sqlstate is None:  # no answer from the server: the connection failed or broke
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-    # connection, rollback (serialization, deadlock), resources, operator intervention (shutdown, not yet started)
+    # connection, rollback (serialization, deadlock), resources, operator intervention (shutdown, not yet
+    # started)
     return error.sqlstate.startswith(("08", "40", "53", "57P"))
 
 

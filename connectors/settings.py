@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from streams.limits import Limits
 
@@ -83,6 +83,14 @@ class Settings(BaseSettings):
     @classmethod
     def _start_from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
         return {**PROFILES.get(str(values.get("profile", "development")), {}), **values}
+
+    @classmethod
+    def explicit(cls) -> dict[str, str]:
+        """Return {setting: where it was set} of what the environment and the .env file hold."""
+        config = cls.model_config
+        env_file = DotEnvSettingsSource(cls)()
+        environment = EnvSettingsSource(cls)()
+        return {**dict.fromkeys(env_file, str(config.get("env_file"))), **dict.fromkeys(environment, "environment")}
 
     @cached_property
     def limits(self) -> Limits:

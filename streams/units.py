@@ -74,7 +74,7 @@ def observe(execution: Execution) -> tuple[list[Unit], list[EdgeDelta]]:
     special = False
     for span, step in steps.items():
         unit = Unit(step.component, step.step, step.end_us or execution.last_us)
-        if step.status == COMPLETED or step.status == FAILED:
+        if step.status == COMPLETED:  # a failed one may have waited for somebody who never answered
             unit.own_us = step.duration_us
         of[span] = unit
         if step.status != COMPLETED or step.logs or _error_name(step.step):

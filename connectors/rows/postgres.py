@@ -18,7 +18,8 @@ _SOURCE = ("source_topic", "source_partition", "source_offset")
 EXECUTIONS = Upsert(
     table="flow_executions",
     columns=(
-        "tenant", "execution", "chain", "chain_version", "user_id", "tier", "component", "status", "started_at",
+        "tenant", "execution", "chain", "chain_version", "user_id", "tier", "component", "status",
+        "started_at",
         "last_event_at", "ended_at", "duration_us", "error_type", "error_message", "steps", "steps_completed",
         "steps_failed", "steps_pending", "missing_steps", "violations", "revision", *_SOURCE,
     ),
@@ -29,9 +30,12 @@ EXECUTIONS = Upsert(
 METRICS = Upsert(
     table="flow_metrics",
     columns=(
-        "tenant", "kind", "chain", "step", "component", "window_start", "window_end", "revision", "events", "started",
-        "completed", "failed", "error_ratio", "throughput_per_s", "mean_us", "p50_us", "p95_us", "p99_us", "max_us",
-        "violations", "affected_executions", "cpu_us", "io_wait_us", "memory_max_bytes", "broker_mean_us", "resources",
+        "tenant", "kind", "chain", "step", "component", "window_start", "window_end", "revision", "events",
+        "started",
+        "completed", "failed", "error_ratio", "throughput_per_s", "mean_us", "p50_us", "p95_us", "p99_us",
+        "max_us",
+        "violations", "affected_executions", "cpu_us", "io_wait_us", "memory_max_bytes", "broker_mean_us",
+        "resources",
         *_SOURCE,
     ),
     key=("tenant", "kind", "chain", "step", "component"),
@@ -41,7 +45,8 @@ METRICS = Upsert(
 DEFINITIONS = Upsert(
     table="flow_definitions",
     columns=(
-        "tenant", "kind", "name", "version", "description", "definition", "steps", "effective_from", "revision", *_SOURCE,
+        "tenant", "kind", "name", "version", "description", "definition", "steps", "effective_from",
+        "revision", *_SOURCE,
     ),
     key=("tenant", "kind", "name", "version"),
     revision=("revision",),
@@ -72,7 +77,8 @@ def _execution_row(position: Position, e: Execution) -> tuple[Any, ...]:
     return (
         text(e.tenant), text(e.execution), text(e.chain), text(e.chain_version), text(e.user), text(e.tier),
         text(e.component), e.status, optional_timestamp(e.start_us), optional_timestamp(e.last_us),
-        optional_timestamp(e.ended_us), e.duration_us, text(e.error_type), text(e.error_message), len(statuses),
+        optional_timestamp(e.ended_us), e.duration_us, text(e.error_type), text(e.error_message),
+        len(statuses),
         statuses.count(COMPLETED), statuses.count(FAILED), e.pending, [text(name) for name in e.missing],
         e.violations, e.revision, *position,
     )  # fmt: skip
@@ -86,9 +92,12 @@ def metric_rows(records: Iterable[tuple[Position, HealthWindow]]) -> Rows:
 def _metric_row(position: Position, w: HealthWindow) -> tuple[Any, ...]:
     resources = {name: summary.model_dump() for name, summary in w.resources.items()}
     return (
-        text(w.tenant), w.kind, text(w.chain), text(w.step), text(w.component), timestamp(w.window_start_unix_us),
-        timestamp(w.window_end_unix_us), w.revision, w.events, w.started, w.completed, w.failed, w.error_ratio,
-        w.throughput_per_s, w.mean_us, w.p50_us, w.p95_us, w.p99_us, w.max_us, _json(w.violations), w.affected_executions,
+        text(w.tenant), w.kind, text(w.chain), text(w.step), text(w.component),
+        timestamp(w.window_start_unix_us),
+        timestamp(w.window_end_unix_us), w.revision, w.events, w.started, w.completed, w.failed,
+        w.error_ratio,
+        w.throughput_per_s, w.mean_us, w.p50_us, w.p95_us, w.p99_us, w.max_us, _json(w.violations),
+        w.affected_executions,
         w.cpu_us, w.io_wait_us, w.memory_max_bytes, w.broker_mean_us, _json(resources), *position,
     )  # fmt: skip
 
@@ -109,7 +118,8 @@ def definition_rows(records: Iterable[tuple[Position, ChainDefinition]]) -> Rows
 def _definition_row(position: Position, d: ChainDefinition) -> tuple[Any, ...]:
     return (
         text(d.tenant or ""), "chain", text(d.name), text(d.version), text(d.description),
-        _json(d.model_dump(mode="json", exclude_none=True)), len(d.steps), timestamp(d.effective_from_unix_us),
+        _json(d.model_dump(mode="json", exclude_none=True)), len(d.steps),
+        timestamp(d.effective_from_unix_us),
         position.offset, *position,
     )  # fmt: skip
 

@@ -135,6 +135,7 @@ class Audit:
         self.files += 1
 
     def where(self) -> str:
+        """Return the current file and row, for messages."""
         return f"{self.file} row {self.row}"
 
     def skip(self, reason: str) -> None:

@@ -22,8 +22,8 @@ from connectors.spans.traces import Collected, collect
 from schemas.base import YEAR_2100_UNIX_US
 
 DISORDER_US = 10_000_000
-"""Everything older is delivered before a newer event is sent: a producer alone lets partitions drift hours apart
-where events are sparse (measured: 15,419 s with a queue of 20,000 messages)."""
+"""What is older than this is delivered before an event is sent: left alone, partitions drift hours of event
+time apart where events are sparse (measured: 15,419 s with a queue of 20,000 messages)."""
 _LONGEST_SLEEP_S = 0.5
 _SHORTEST_SLEEP_S = 0.002
 
@@ -188,7 +188,7 @@ def publish_timeline(
 ) -> Summary:
     """Send all events in time order and wait for their delivery.
 
-    Within a partition the order is exact; between partitions events are at most `DISORDER_US` of event time apart.
+    Within a partition the order is exact; between partitions it is off by less than `DISORDER_US`.
     """
     columns = (TextColumn("events"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:

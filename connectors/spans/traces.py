@@ -38,6 +38,7 @@ class Collected:
 
     @property
     def items(self) -> int:
+        """How many spans, log lines and samples there are."""
         return self.spans + len(self.logs) + len(self.samples)
 
 

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaException
 from pydantic import ValidationError
 from rich.console import Console
 
-from infra.cli import topics, worker
+from infra.cli import alerts, demo, dlq, settings, stack, topics, worker
 from infra.cli.common import CommandError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (worker, topics):
+for module in (stack, demo, worker, topics, alerts, dlq, settings):
     module.register(app)
 
 

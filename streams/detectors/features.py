@@ -10,7 +10,7 @@ from streams.detectors.base import COUNT, RESERVED, TIME, WINDOWS, Features
 MAX_RESOURCES = 8
 """Resources of a component that are looked at, the first by name."""
 MIN_FOR_TAIL = 40
-"""Events below which p95 is not looked at: it would be nearly the largest of them, which one slow call moves."""
+"""Events below which p95 is not looked at: nearly the largest of so few, one slow call moves it."""
 RESOURCE = "resource."
 
 

@@ -9,8 +9,8 @@ from schemas.analysis import Hurt, Incident, Severity, Suspect
 from schemas.health import OffsetRange
 from streams.ids import derived_id
 from streams.impact.settings import ImpactSettings
-from streams.rootcause.faults import FAILED, MISSING, SILENT, SLOW, STUCK, Trouble
 from streams.rootcause.memory import Context, Damage
+from streams.rootcause.troubles import FAILED, MISSING, SILENT, SLOW, STUCK, Trouble
 
 ANOMALOUS = "anomalous"
 _HARD = frozenset((FAILED, MISSING, STUCK, SILENT))

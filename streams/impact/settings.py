@@ -4,9 +4,9 @@ from msgspec import Struct
 
 from streams.graph import GraphSettings
 from streams.rootcause.executions import ExecutionSettings
-from streams.rootcause.faults import FaultSettings
 from streams.rootcause.memory import MemorySettings
 from streams.rootcause.ranking import RankingSettings
+from streams.rootcause.troubles import FaultSettings
 from streams.rootcause.windows import WindowSettings
 
 

@@ -26,9 +26,10 @@ from streams.impact.incident import (
 from streams.impact.settings import ImpactSettings
 from streams.impact.tenant import Head, Tenant
 from streams.rootcause.executions import ExecutionReader
-from streams.rootcause.faults import FaultReader, Trouble
+from streams.rootcause.faults import FaultReader
 from streams.rootcause.memory import Counts
 from streams.rootcause.ranking import Ranking
+from streams.rootcause.troubles import Trouble
 from streams.rootcause.windows import WindowReader
 
 _MEMORY, _GRAPH, _INCIDENT, _HEAD, _CLOCK = "m", "g", "i", "h", "c"

@@ -10,8 +10,8 @@ from streams.graph import Graph
 from streams.impact.incident import ANOMALOUS, OpenIncident
 from streams.impact.settings import ImpactSettings
 from streams.rootcause.base import Scene
-from streams.rootcause.faults import Trouble, troubles
 from streams.rootcause.memory import Context, Damage, Memory
+from streams.rootcause.troubles import Trouble, troubles
 
 _LOAD = ("throughput", "events", "count", "started", "completed", "requests", "rate", "load")
 """Features that speak of load: more of it is no trouble, less is."""

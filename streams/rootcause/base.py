@@ -36,6 +36,8 @@ class Scene(Struct, frozen=True):
     """Was a context in trouble in the window that starts then? Such windows do not serve as a baseline."""
     hurt: tuple[str, ...] = ()
     """Components known to be hurt."""
+    silent: frozenset[str] = frozenset()
+    """Components that do not answer: that calls to them are missing is not their callers' doing."""
 
 
 class Reader(Protocol):

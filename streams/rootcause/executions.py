@@ -74,7 +74,7 @@ class ExecutionReader:
         for name, memory in sorted(scene.memory.components.items()):
             for key in memory.contexts():
                 context = _Context(name, key, memory, starts)
-                events.extend(context.events())
+                events.extend(item for item in context.events() if not _calls_silent(item, scene.silent))
                 times.extend(context.times(medians, self._settings))
         return self._score(events, times, starts)
 
@@ -192,6 +192,10 @@ class _Context:
             normal, median = {}, _early_median(histograms)
         rows = np.stack([_grade_counts(histogram, median, settings) for histogram in (normal, *histograms)])
         return _Item(self.component, self.key[1], kind, rows[1:], rows[0], True)
+
+
+def _calls_silent(item: _Item, silent: frozenset[str]) -> bool:
+    return item.name.startswith("call:") and item.name[5:].rpartition("/")[0] in silent
 
 
 def _presence(counts: Counts, name: str, error: bool) -> tuple[float, float]:

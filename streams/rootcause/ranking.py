@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from math import exp
 
+import msgspec
 from msgspec import Struct
 
 from schemas.analysis import Suspect
 from streams.rootcause.base import Finding, Reader, Scene
 from streams.rootcause.executions import ExecutionReader
 from streams.rootcause.faults import FaultReader
+from streams.rootcause.silence import unanswering
 from streams.rootcause.windows import WindowReader
 
 
@@ -37,6 +39,7 @@ class Ranking:
 
     def suspects(self, scene: Scene) -> list[Suspect]:
         """Return the suspects, most likely first; empty when the evidence is thin."""
+        scene = msgspec.structs.replace(scene, silent=frozenset(unanswering(scene)))
         findings: dict[str, list[Finding]] = {}
         for reader in self._readers:
             for finding in reader.read(scene):

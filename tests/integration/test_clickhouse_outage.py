@@ -43,13 +43,18 @@ def own_stack(home: Path) -> Iterator[Stack]:
 def records(topic: str, number: int) -> tuple[int, int, list[tuple[Position, TraceBatch]]]:
     first = number * RECORDS
     found = [
-        (Position(topic, 0, offset), TraceBatch("e", 0, 1, [Execution(topic, "c", f"e{offset}", 0, 0, status="completed")]))
+        (
+            Position(topic, 0, offset),
+            TraceBatch("e", 0, 1, [Execution(topic, "c", f"e{offset}", 0, 0, status="completed")]),
+        )
         for offset in range(first, first + RECORDS)
     ]
     return first, first + RECORDS - 1, found
 
 
-def write_while(home: Path, engine: EngineName, end: Callable[[Path, str], None], write: Callable[[int], None]) -> None:
+def write_while(
+    home: Path, engine: EngineName, end: Callable[[Path, str], None], write: Callable[[int], None]
+) -> None:
     """Write all blocks; after a third of them the server goes away for a second."""
     third = threading.Event()
 
@@ -73,7 +78,12 @@ def write_while(home: Path, engine: EngineName, end: Callable[[Path, str], None]
 def test_clickhouse_goes_away_and_comes_back(own_stack: Stack, home: Path, end: Any) -> None:
     topic, retries = f"ch{end.__name__}", list[str]()
     sink = ClickHouseSink(
-        own_stack.clickhouse_dsn, TRACE_TABLE, TRACE_COLUMNS, database="flowchain", max_rows=20, on_retry=retries.append
+        own_stack.clickhouse_dsn,
+        TRACE_TABLE,
+        TRACE_COLUMNS,
+        database="flowchain",
+        max_rows=20,
+        on_retry=retries.append,
     )
     sink.resume(topic, 0)
 
@@ -84,7 +94,9 @@ def test_clickhouse_goes_away_and_comes_back(own_stack: Stack, home: Path, end: 
     write_while(home, "clickhouse", end, write)
     assert retries
     with client(own_stack.clickhouse_dsn, "flowchain") as server:
-        count = "SELECT count(), uniqExact(source_offset) FROM chain_execution_traces WHERE tenant = %(topic)s"
+        count = (
+            "SELECT count(), uniqExact(source_offset) FROM chain_execution_traces WHERE tenant = %(topic)s"
+        )
         assert server.execute(count, {"topic": topic}) == [(BLOCKS * RECORDS, BLOCKS * RECORDS)]
 
 

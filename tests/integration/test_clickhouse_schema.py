@@ -1,4 +1,5 @@
-"""The ClickHouse tables as they are on a real server: retention, projections that queries use, views that stay right."""
+"""The ClickHouse tables as they are on a real server: retention, projections that queries use, views that
+stay right."""
 
 import re
 import uuid
@@ -14,7 +15,13 @@ from connectors.rows.position import Position
 from connectors.rows.traces import TRACE_COLUMNS, TRACE_TABLE
 from infra.devstack import Stack
 from schemas.analysis import Anomaly, FeatureContribution
-from schemas.health import DependencyWindow, HealthWindow, Histogram, OffsetRange, ResourceSummary
+from schemas.health import (
+    DependencyWindow,
+    HealthWindow,
+    Histogram,
+    OffsetRange,
+    ResourceSummary,
+)
 from schemas.operations import RecoveryAction
 
 pytestmark = pytest.mark.timeout(120)
@@ -63,9 +70,12 @@ def window(tenant: str, minute: int, revision: int = 0, **values: int) -> Health
     return HealthWindow(
         id=f"{tenant}{minute}", kind="step", tenant=tenant, chain="c", step="s", component="k",
         window_start_unix_us=start_us, window_end_unix_us=start_us + 60_000_000, revision=revision,
-        watermark_unix_us=start_us, error_ratio=0.2, throughput_per_s=0.1, mean_us=10.0 + minute, p50_us=9.0, p95_us=20.0,
-        p99_us=30.0 + minute, max_us=40, durations=Histogram(scale=3, buckets={"5": 5}), violations={"step.slow": 1},
-        affected_sample=["e"], cpu_us=1, io_wait_us=2, memory_max_bytes=3, broker_mean_us=4.0, broker_max_us=5,
+        watermark_unix_us=start_us, error_ratio=0.2, throughput_per_s=0.1, mean_us=10.0 + minute, p50_us=9.0,
+        p95_us=20.0,
+        p99_us=30.0 + minute, max_us=40, durations=Histogram(scale=3, buckets={"5": 5}),
+        violations={"step.slow": 1},
+        affected_sample=["e"], cpu_us=1, io_wait_us=2, memory_max_bytes=3, broker_mean_us=4.0,
+        broker_max_us=5,
         resources={"cpu_ratio": ResourceSummary(count=1, mean=0.5, max=0.5)},
         sources=[OffsetRange(topic="e", partition=0, first_offset=1, last_offset=2)], **counts,
     )  # fmt: skip
@@ -75,14 +85,18 @@ def edge(tenant: str, minute: int, revision: int = 0, count: int = 4) -> Depende
     start_us = START_US + minute * 60_000_000
     return DependencyWindow(
         id=f"{tenant}{minute}", tenant=tenant, chain="c", kind="call", source="a", target="b",
-        window_start_unix_us=start_us, window_end_unix_us=start_us + 60_000_000, revision=revision, count=count, failed=1,
+        window_start_unix_us=start_us, window_end_unix_us=start_us + 60_000_000, revision=revision,
+        count=count, failed=1,
         latency_mean_us=5.0, latency_max_us=9 + minute,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("table", RETENTION_DAYS)
 def test_retention_counts_from_insertion(server: Client, database: str, table: str) -> None:
-    found = server.execute("SELECT engine_full FROM system.tables WHERE database = %(d)s AND name = %(t)s", {"d": database, "t": table})
+    found = server.execute(
+        "SELECT engine_full FROM system.tables WHERE database = %(d)s AND name = %(t)s",
+        {"d": database, "t": table},
+    )
     assert f"TTL inserted_at + toIntervalDay({RETENTION_DAYS[table]})" in found[0][0]
     assert "non_replicated_deduplication_window = 10000" in found[0][0]
     assert 30 <= RETENTION_DAYS[table] <= 180
@@ -90,15 +104,22 @@ def test_retention_counts_from_insertion(server: Client, database: str, table: s
 
 @pytest.mark.parametrize("table", COLUMNS)
 def test_columns_are_those_of_the_rows(server: Client, database: str, table: str) -> None:
-    found = server.execute("SELECT name FROM system.columns WHERE database = %(d)s AND table = %(t)s", {"d": database, "t": table})
+    found = server.execute(
+        "SELECT name FROM system.columns WHERE database = %(d)s AND table = %(t)s",
+        {"d": database, "t": table},
+    )
     assert {name for (name,) in found} == {*COLUMNS[table], "inserted_at"}
 
 
-def test_rows_expire_by_insertion_and_not_by_event_time(stack: Stack, database: str, server: Client, tenant: str) -> None:
+def test_rows_expire_by_insertion_and_not_by_event_time(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
     expired, now = 1_600_000_000, None
     writer = ClickHouseSink(stack.clickhouse_dsn, rows.HEALTH_TABLE, rows.HEALTH_COLUMNS, database=database)
     for token, inserted_at in (("old", expired), ("new", now)):
-        writer.insert(rows.health_columns([(AT, window(f"{tenant}{token}", 0))]), f"{tenant}{token}", inserted_at)
+        writer.insert(
+            rows.health_columns([(AT, window(f"{tenant}{token}", 0))]), f"{tenant}{token}", inserted_at
+        )
     server.execute("OPTIMIZE TABLE chain_health_metrics FINAL")
     query = "SELECT tenant, toYear(window_start) FROM chain_health_metrics WHERE tenant LIKE %(t)s"
     assert server.execute(query, {"t": f"{tenant}%"}) == [(f"{tenant}new", 2017)]
@@ -108,7 +129,8 @@ def test_rows_expire_by_insertion_and_not_by_event_time(stack: Stack, database: 
     ("projection", "query"),
     [
         ("by_chain", "SELECT execution, span, duration_us FROM chain_execution_traces WHERE tenant = 't' AND chain = 'c1'"
-         " AND record_kind = 'step' AND start_time >= '2020-01-02 03:00:00' ORDER BY duration_us DESC LIMIT 10"),
+         " AND record_kind = 'step' AND start_time >= '2020-01-02 03:00:00' ORDER BY duration_us DESC"
+         " LIMIT 10"),
         ("by_time", "SELECT chain, step, error_ratio FROM chain_health_metrics WHERE tenant = 't' AND window_start >= '2020-01-02 03:00:00'"),
         ("by_target", "SELECT source, sum(count) FROM chain_dependency_events WHERE tenant = 't' AND target = 'b1' GROUP BY source"),
         ("by_time", "SELECT chain, step, score FROM chain_anomalies WHERE tenant = 't' AND window_start >= '2020-01-02 03:00:00'"),
@@ -126,10 +148,12 @@ def fill(server: Client, table: str) -> None:
     """Put 100,000 rows of a tenant into a table: a projection is only taken where it reads less."""
     structure = "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = %(t)s"
     given = {"tenant": "'t'", "inserted_at": "now()", "window_start": "toDateTime64('2020-01-01', 6) + number",
-             "start_time": "toDateTime64('2020-01-01', 6) + number", "time": "toDateTime64('2020-01-01', 6) + number",
+             "start_time": "toDateTime64('2020-01-01', 6) + number", "time": "toDateTime64('2020-01-01',"
+             " 6) + number",
              "execution": "toString(cityHash64(number))", "id": "toString(number)", "chain": "concat('c', toString(number % 50))",
              "record_kind": "'step'", "target": "concat('b', toString(number % 50))",
-             "source": "concat('a', toString(number % 999))", "incident": "concat('i', toString(number % 999))",
+             "source": "concat('a', toString(number % 999))", "incident": "concat('i', toString(number %"
+             " 999))",
              "component": "concat('k', toString(number % 50))"}  # fmt: skip
     columns = [name for name, _ in server.execute(structure, {"t": table}) if name in given]
     values = ", ".join(given[name] for name in columns)
@@ -140,29 +164,50 @@ def test_one_execution_is_found_by_the_sorting_key(server: Client) -> None:
     fill(server, TRACE_TABLE)
     query = f"EXPLAIN indexes = 1 SELECT * FROM {TRACE_TABLE} WHERE tenant = 't' AND execution = '123'"
     plan = "\n".join(line for (line,) in server.execute(query))
-    assert "PrimaryKey" in plan and "Condition: and((execution in ['123', '123']), (tenant in ['t', 't']))" in plan, plan
+    assert (
+        "PrimaryKey" in plan
+        and "Condition: and((execution in ['123', '123']), (tenant in ['t', 't']))" in plan
+    ), plan
 
 
-def test_health_per_hour_takes_the_highest_revision_once(stack: Stack, database: str, server: Client, tenant: str) -> None:
+def test_health_per_hour_takes_the_highest_revision_once(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
     writer = ClickHouseSink(stack.clickhouse_dsn, rows.HEALTH_TABLE, rows.HEALTH_COLUMNS, database=database)
     late = window(tenant, 0, revision=1, events=12, completed=5)
-    for number, windows in enumerate([[window(tenant, 0), window(tenant, 1)], [late], [window(tenant, 0)], [late]]):
+    for number, windows in enumerate(
+        [[window(tenant, 0), window(tenant, 1)], [late], [window(tenant, 0)], [late]]
+    ):
         writer.insert(rows.health_columns((AT, one) for one in windows), f"{tenant}{number}")
-    query = """SELECT windows, events, completed, failed, round(error_ratio, 3), round(mean_us, 2), worst_p99_us,
+    query = """SELECT windows, events, completed, failed, round(error_ratio, 3), round(mean_us, 2),
+    worst_p99_us,
         affected_executions, toUnixTimestamp(hour) FROM chain_health_hourly WHERE tenant = %(t)s"""
     mean = (6 * 10 + 5 * 11) / 11
-    assert server.execute(query, {"t": tenant}) == [(2, 22, 9, 2, 0.182, round(mean, 2), 31.0, 2, START_US // 1_000_000)]
+    assert server.execute(query, {"t": tenant}) == [
+        (2, 22, 9, 2, 0.182, round(mean, 2), 31.0, 2, START_US // 1_000_000)
+    ]
 
 
-def test_edges_per_hour_take_the_highest_revision_once(stack: Stack, database: str, server: Client, tenant: str) -> None:
-    writer = ClickHouseSink(stack.clickhouse_dsn, rows.DEPENDENCY_TABLE, rows.DEPENDENCY_COLUMNS, database=database)
-    for number, one in enumerate([edge(tenant, 0), edge(tenant, 0, 1, 6), edge(tenant, 0), edge(tenant, 1), edge(tenant, 60)]):
+def test_edges_per_hour_take_the_highest_revision_once(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
+    writer = ClickHouseSink(
+        stack.clickhouse_dsn, rows.DEPENDENCY_TABLE, rows.DEPENDENCY_COLUMNS, database=database
+    )
+    for number, one in enumerate(
+        [edge(tenant, 0), edge(tenant, 0, 1, 6), edge(tenant, 0), edge(tenant, 1), edge(tenant, 60)]
+    ):
         writer.insert(rows.dependency_columns([(AT, one)]), f"{tenant}{number}")
-    query = "SELECT count, failed, latency_mean_us, latency_max_us FROM dependency_edges_hourly WHERE tenant = %(t)s ORDER BY hour"
+    query = (
+        "SELECT count, failed, latency_mean_us, latency_max_us FROM dependency_edges_hourly WHERE tenant"
+        " = %(t)s ORDER BY hour"
+    )
     assert server.execute(query, {"t": tenant}) == [(10, 2, 5.0, 10), (4, 1, 5.0, 69)]
 
 
-def test_anomalies_and_actions_come_back_as_they_were(stack: Stack, database: str, server: Client, tenant: str) -> None:
+def test_anomalies_and_actions_come_back_as_they_were(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
     reason = FeatureContribution(feature="p99_us", detector="novelty", value=9.0, contribution=1.0)
     anomaly = Anomaly(
         id="a", tenant=tenant, chain="c", step="s", component="k", window_start_unix_us=START_US,
@@ -170,12 +215,17 @@ def test_anomalies_and_actions_come_back_as_they_were(stack: Stack, database: st
         learned_windows=9, detectors_version="1",
     )  # fmt: skip
     action = RecoveryAction(
-        id="r", command="m", incident="i", tenant=tenant, component="k", strategy="restart", status="planned", revision=0,
+        id="r", command="m", incident="i", tenant=tenant, component="k", strategy="restart", status="planned",
+        revision=0,
         time_unix_us=START_US,
     )  # fmt: skip
     done = action.model_copy(update={"status": "succeeded", "revision": 1})
-    anomalies = ClickHouseSink(stack.clickhouse_dsn, rows.ANOMALY_TABLE, rows.ANOMALY_COLUMNS, database=database)
-    actions = ClickHouseSink(stack.clickhouse_dsn, rows.RECOVERY_TABLE, rows.RECOVERY_COLUMNS, database=database)
+    anomalies = ClickHouseSink(
+        stack.clickhouse_dsn, rows.ANOMALY_TABLE, rows.ANOMALY_COLUMNS, database=database
+    )
+    actions = ClickHouseSink(
+        stack.clickhouse_dsn, rows.RECOVERY_TABLE, rows.RECOVERY_COLUMNS, database=database
+    )
     anomalies.insert(rows.anomaly_columns([(AT, anomaly)]), tenant)
     actions.insert(rows.recovery_columns([(AT, action), (AT, done)]), tenant)
     who = {"t": tenant}

@@ -1,4 +1,5 @@
-"""The ClickHouse sink on a real server: every row exactly once, wherever a writer dies, and errors without values."""
+"""The ClickHouse sink on a real server: every row exactly once, wherever a writer dies, and errors without
+values."""
 
 import random
 import threading
@@ -67,30 +68,52 @@ def tenant() -> str:
 
 
 def sink(stack: Stack, database: str, kind: type[ClickHouseSink] = ClickHouseSink, **options: Any) -> Any:
-    return kind(stack.clickhouse_dsn, TRACE_TABLE, TRACE_COLUMNS, database=database, **{"max_rows": 10, **options})
+    return kind(
+        stack.clickhouse_dsn, TRACE_TABLE, TRACE_COLUMNS, database=database, **{"max_rows": 10, **options}
+    )
 
 
 def block(tenant: str, first: int, last: int) -> Columns:
     """Three rows per record: an execution, a failed step and a good one, spread over hours long ago."""
-    return trace_columns((Position(TOPIC, 0, offset), batch(tenant, offset)) for offset in range(first, last + 1))
+    return trace_columns(
+        (Position(TOPIC, 0, offset), batch(tenant, offset)) for offset in range(first, last + 1)
+    )
 
 
 def batch(tenant: str, offset: int) -> TraceBatch:
     start_us = START_US + offset % 5 * HOUR_US
     steps = {
-        "a": Step("a", "pay", "bank", offset, status="failed", start_us=start_us, duration_us=5, error_type="Timeout"),
+        "a": Step(
+            "a",
+            "pay",
+            "bank",
+            offset,
+            status="failed",
+            start_us=start_us,
+            duration_us=5,
+            error_type="Timeout",
+        ),
         "b": Step("b", "ship", "post", offset, status="completed", start_us=start_us, duration_us=offset),
     }
-    execution = Execution(tenant, "order", f"e{offset}", offset, offset, tier="pro", start_us=start_us, steps=steps)
+    execution = Execution(
+        tenant, "order", f"e{offset}", offset, offset, tier="pro", start_us=start_us, steps=steps
+    )
     return TraceBatch("flowchain.events.v1", 0, start_us, [execution])
 
 
 def check(server: Client, tenant: str, records: int) -> None:
-    """Assert that each record's rows are there once, in the table as it stands and in the materialized view."""
+    """Assert that each record's rows are there once, in the table as it stands and in the materialized
+    view."""
     who = {"tenant": tenant}
-    table = "SELECT count(), uniqExact(source_offset, source_row) FROM chain_execution_traces WHERE tenant = %(tenant)s"
+    table = (
+        "SELECT count(), uniqExact(source_offset, source_row) FROM chain_execution_traces WHERE tenant ="
+        " %(tenant)s"
+    )
     assert server.execute(table, who) == [(3 * records, 3 * records)]
-    view = "SELECT step, sum(runs), sum(failed_runs) FROM step_errors_hourly WHERE tenant = %(tenant)s GROUP BY step ORDER BY step"
+    view = (
+        "SELECT step, sum(runs), sum(failed_runs) FROM step_errors_hourly WHERE tenant = %(tenant)s"
+        " GROUP BY step ORDER BY step"
+    )
     assert server.execute(view, who) == [("pay", records, records), ("ship", records, 0)]
 
 
@@ -98,7 +121,9 @@ def test_nothing_was_ever_written(stack: Stack, database: str, tenant: str) -> N
     assert sink(stack, database).resume(tenant, 0) == Resume(None, None)
 
 
-def test_blocks_one_after_another_then_settled(stack: Stack, database: str, server: Client, tenant: str) -> None:
+def test_blocks_one_after_another_then_settled(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
     writer = sink(stack, database)
     writer.resume(tenant, 0)
     writer.write(tenant, 0, 0, 3, block(tenant, 0, 3))
@@ -108,7 +133,9 @@ def test_blocks_one_after_another_then_settled(stack: Stack, database: str, serv
     check(server, tenant, 9)
 
 
-def test_writer_that_did_not_settle_redoes_its_last_block(stack: Stack, database: str, server: Client, tenant: str) -> None:
+def test_writer_that_did_not_settle_redoes_its_last_block(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
     writer = sink(stack, database)
     writer.resume(tenant, 0)
     writer.write(tenant, 0, 0, 3, block(tenant, 0, 3))
@@ -123,8 +150,11 @@ def test_writer_that_did_not_settle_redoes_its_last_block(stack: Stack, database
 
 
 @pytest.mark.parametrize("dies_at", [1, 2, 3, 4])
-def test_crash_between_begin_and_end(stack: Stack, database: str, server: Client, tenant: str, dies_at: int) -> None:
-    """9 records are 27 rows are 3 inserts: the writer dies before the first, second, third, and after the last."""
+def test_crash_between_begin_and_end(
+    stack: Stack, database: str, server: Client, tenant: str, dies_at: int
+) -> None:
+    """9 records are 27 rows are 3 inserts: the writer dies before the first, second, third, and after the
+    last."""
     writer = sink(stack, database, Mortal)
     writer.resume(tenant, 0)
     writer.dies_at = dies_at
@@ -163,8 +193,56 @@ def test_many_crashes_at_random(stack: Stack, database: str, server: Client, ten
     check(server, tenant, records)
 
 
+def test_writer_that_lost_its_partition_moves_nobody(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
+    """What it still writes neither hides the new writer's progress nor shows in an answer."""
+    old, new = sink(stack, database), sink(stack, database)
+    old.resume(tenant, 0)
+    old.write(tenant, 0, 0, 4, block(tenant, 0, 4))
+    assert new.resume(tenant, 0) == Resume(5, (0, 4))
+    new.write(tenant, 0, 0, 4, block(tenant, 0, 4))
+    new.write(tenant, 0, 5, 7, block(tenant, 5, 7))
+    for last in range(5, 9):
+        old.write(tenant, 0, last, last, block(tenant, last, last))
+    old.close()
+    assert sink(stack, database).resume(tenant, 0) == Resume(8, (5, 7))
+    table = "SELECT count() FROM chain_execution_traces FINAL WHERE tenant = %(tenant)s AND source_offset < 8"
+    view = "SELECT sum(runs) FROM step_errors_hourly WHERE tenant = %(tenant)s AND step = 'pay'"
+    assert server.execute(table, {"tenant": tenant}) == [(24,)]
+    assert server.execute(view, {"tenant": tenant}) == [(9,)]
+
+
+def test_two_writers_before_anything_was_written(stack: Stack, database: str, tenant: str) -> None:
+    old, new = sink(stack, database), sink(stack, database)
+    assert [old.resume(tenant, 0), new.resume(tenant, 0)] == [Resume(None), Resume(None)]
+    new.write(tenant, 0, 0, 4, block(tenant, 0, 4))
+    old.write(tenant, 0, 0, 1, block(tenant, 0, 1))
+    old.settle(tenant, 0)
+    assert sink(stack, database).resume(tenant, 0) == Resume(5, (0, 4))
+
+
+def test_close_ends_a_wait_in_another_thread(stack: Stack, database: str) -> None:
+    waiting, ended = threading.Event(), list[str]()
+    away = ClickHouseSink("clickhouse://127.0.0.1:1/x", "t", ["a"], on_retry=lambda _: waiting.set())
+
+    def resume() -> None:
+        try:
+            away.resume("topic", 0)
+        except ClickHouseStopped:
+            ended.append("stopped")
+
+    thread = threading.Thread(target=resume)
+    thread.start()
+    waiting.wait()
+    away.close()
+    thread.join(timeout=5)
+    assert ended == ["stopped"]
+
+
 def test_redo_keeps_the_time_of_insertion(stack: Stack, database: str, server: Client, tenant: str) -> None:
-    """A block redone on another day must fall into the same partition, or its token would not be known there."""
+    """A block redone on another day must fall into the same partition, or its token would not be known
+    there."""
     yesterday = int(time.time()) - 86_400
     writer = sink(stack, database, Mortal, clock=lambda: yesterday)
     writer.resume(tenant, 0)
@@ -174,11 +252,15 @@ def test_redo_keeps_the_time_of_insertion(stack: Stack, database: str, server: C
     again = sink(stack, database, clock=lambda: yesterday + 86_400)
     again.resume(tenant, 0)
     again.write(tenant, 0, 0, 8, block(tenant, 0, 8))
-    stamps = "SELECT DISTINCT toUnixTimestamp(inserted_at) FROM chain_execution_traces WHERE tenant = %(tenant)s"
+    stamps = (
+        "SELECT DISTINCT toUnixTimestamp(inserted_at) FROM chain_execution_traces WHERE tenant = %(tenant)s"
+    )
     assert server.execute(stamps, {"tenant": tenant}) == [(yesterday,)]
 
 
-def test_same_rows_under_another_token_change_no_answer(stack: Stack, database: str, server: Client, tenant: str) -> None:
+def test_same_rows_under_another_token_change_no_answer(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
     writer = sink(stack, database)
     for token in ("one", "two"):
         writer.insert(block(tenant, 0, 4), f"{tenant}{token}")
@@ -223,7 +305,10 @@ def test_value_of_a_wrong_type_is_refused_without_showing_it(
 ) -> None:
     columns = block(tenant, 0, 0)
     secret: list[object] = [object(), "secret-value", ["secret-value"]]
-    broken = [secret if name == column else list(values) for name, values in zip(TRACE_COLUMNS, columns, strict=True)]
+    broken = [
+        secret if name == column else list(values)
+        for name, values in zip(TRACE_COLUMNS, columns, strict=True)
+    ]
     with pytest.raises(ClickHouseRefused) as caught:
         sink(stack, database).insert(broken, tenant)
     assert "secret" not in str(caught.value) and caught.value.__cause__ is None

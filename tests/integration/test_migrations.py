@@ -1,4 +1,5 @@
-"""Migrations of both databases: fresh, again, by two processes at once, changed afterwards; and what they leave."""
+"""Migrations of both databases: fresh, again, by two processes at once, changed afterwards; and what they
+leave."""
 
 import multiprocessing
 import re
@@ -42,7 +43,7 @@ def target(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Target]:
             server.execute(f"DROP DATABASE IF EXISTS {quoted(space)} SYNC")
     else:
         with psycopg.connect(stack.postgres_dsn, autocommit=True) as connection:
-            ask = lambda query: connection.execute(query.encode()).fetchall()  # noqa: E731
+            ask = lambda query: connection.execute(query.encode()).fetchall()
             yield Target(folder, stack.postgres_dsn, space, migrate.migrate_postgres, ask)
             connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(space)))
 
@@ -99,10 +100,12 @@ COMMENTS = {
         WHERE database = '{0}' AND table NOT LIKE '.inner%' AND table NOT LIKE '%\\_mv'""",
     "postgres": """
         SELECT c.relname || coalesce('.' || a.attname, ''),
-               CASE WHEN a.attnum IS NULL THEN obj_description(c.oid) ELSE col_description(c.oid, a.attnum) END
+               CASE WHEN a.attnum IS NULL THEN obj_description(c.oid) ELSE col_description(c.oid, a.attnum)
+               END
         FROM pg_class c LEFT JOIN LATERAL (SELECT attname, attnum FROM pg_attribute
             WHERE attrelid = c.oid AND attnum > 0 AND c.relkind = 'r' UNION ALL SELECT NULL, NULL) a ON true
-        WHERE c.relnamespace = '{0}'::regnamespace AND c.relname NOT LIKE '%_pkey' AND c.relkind IN ('r', 'i')""",
+        WHERE c.relnamespace = '{0}'::regnamespace AND c.relname NOT LIKE '%_pkey' AND c.relkind IN ('r',
+        'i')""",
 }
 
 
@@ -148,5 +151,7 @@ def test_lock_left_by_a_crash_is_broken(stack: Stack, monkeypatch: pytest.Monkey
     with client(stack.clickhouse_dsn, "default") as server:
         server.execute(f"CREATE DATABASE {space}")
         server.execute(f"CREATE TABLE {space}.{migrate.LOCK_TABLE} (nothing UInt8) ENGINE = Memory")
-        assert len(migrate.migrate_clickhouse(stack.clickhouse_dsn, space)) == len(load(SCHEMAS / "clickhouse"))
+        assert len(migrate.migrate_clickhouse(stack.clickhouse_dsn, space)) == len(
+            load(SCHEMAS / "clickhouse")
+        )
         server.execute(f"DROP DATABASE {space} SYNC")

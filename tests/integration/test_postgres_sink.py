@@ -1,4 +1,5 @@
-"""The PostgreSQL sink on a real server: rows and offset together, revisions, stale writers, errors without values."""
+"""The PostgreSQL sink on a real server: rows and offset together, revisions, stale writers, errors without
+values."""
 
 import threading
 import uuid
@@ -10,7 +11,12 @@ import pytest
 from psycopg import sql
 
 from connectors.migrate import migrate_postgres
-from connectors.postgres import PostgresRefused, PostgresSink, PostgresStopped, StaleWriter
+from connectors.postgres import (
+    PostgresRefused,
+    PostgresSink,
+    PostgresStopped,
+    StaleWriter,
+)
 from connectors.rows.position import Position
 from connectors.rows.postgres import (
     CHAINS,
@@ -41,7 +47,9 @@ def schema(stack: Stack) -> Iterator[str]:
 
 @pytest.fixture
 def connection(stack: Stack, schema: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(stack.postgres_dsn, autocommit=True, options=f"-c search_path={schema}") as connection:
+    with psycopg.connect(
+        stack.postgres_dsn, autocommit=True, options=f"-c search_path={schema}"
+    ) as connection:
         yield connection
 
 
@@ -62,7 +70,10 @@ def sink(stack: Stack, schema: str, name: str, **options: Any) -> PostgresSink:
 
 
 def executions(tenant: str, *states: tuple[str, int, str]) -> Any:
-    found = [Execution(tenant, "c", name, 0, 0, revision=revision, status=status) for name, revision, status in states]
+    found = [
+        Execution(tenant, "c", name, 0, 0, revision=revision, status=status)
+        for name, revision, status in states
+    ]
     return execution_rows([(Position("t", 0, 1), TraceBatch("e", 0, 1, found))])
 
 
@@ -81,7 +92,9 @@ def test_rows_and_offset(writer: PostgresSink, connection: psycopg.Connection, t
 def test_highest_revision_wins_within_a_batch_and_against_what_is_stored(
     writer: PostgresSink, connection: psycopg.Connection, tenant: str
 ) -> None:
-    writer.write("t", 0, 0, 0, executions(tenant, ("a", 1, "failed"), ("a", 2, "completed"), ("a", 0, "abandoned")))
+    writer.write(
+        "t", 0, 0, 0, executions(tenant, ("a", 1, "failed"), ("a", 2, "completed"), ("a", 0, "abandoned"))
+    )
     assert stored(connection, tenant) == [("a", 2, "completed")]
     writer.write("t", 0, 1, 1, executions(tenant, ("a", 1, "failed"), ("b", 0, "failed")))
     assert stored(connection, tenant) == [("a", 2, "completed"), ("b", 0, "failed")]
@@ -125,7 +138,9 @@ def test_two_writers_of_one_partition_do_not_both_write(
 
     def write(last: int) -> None:
         try:
-            sink(stack, schema, tenant).write("t", 0, 0, last, executions(tenant, (f"e{last}", 0, "completed")))
+            sink(stack, schema, tenant).write(
+                "t", 0, 0, last, executions(tenant, (f"e{last}", 0, "completed"))
+            )
             outcome.append("written")
         except StaleWriter:
             outcome.append("stale")
@@ -142,21 +157,34 @@ def test_lost_connection_is_replaced(
     writer: PostgresSink, connection: psycopg.Connection, tenant: str
 ) -> None:
     writer.write("t", 0, 0, 0, executions(tenant, ("a", 0, "completed")))
-    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%%' || %s || '%%'"
+    others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query"
+        " LIKE '%%' || %s || '%%'"
+    )
     connection.execute(others, ["flow_executions"])
-    connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query = 'COMMIT'")
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query"
+        " = 'COMMIT'"
+    )
     writer.write("t", 0, 1, 1, executions(tenant, ("b", 0, "completed")))
     assert len(stored(connection, tenant)) == 2 and writer.resume("t", 0) == 2
 
 
-def test_metrics_keep_the_newest_window(writer: PostgresSink, connection: psycopg.Connection, tenant: str) -> None:
+def test_metrics_keep_the_newest_window(
+    writer: PostgresSink, connection: psycopg.Connection, tenant: str
+) -> None:
     def window(start_us: int, revision: int, events: int) -> tuple[Position, HealthWindow]:
         return Position("t", 0, 1), HealthWindow(
-            id="w", kind="chain", tenant=tenant, chain="c", step="", component="", window_start_unix_us=start_us,
-            window_end_unix_us=start_us + 10, revision=revision, watermark_unix_us=start_us, events=events, started=0,
-            completed=0, failed=0, error_ratio=0.0, throughput_per_s=0.0, mean_us=0.0, p50_us=0.0, p95_us=0.0, p99_us=0.0,
-            max_us=0, durations=Histogram(scale=0, buckets={}), violations={"step.slow": 2}, affected_executions=0,
-            affected_sample=[], cpu_us=0, io_wait_us=0, memory_max_bytes=0, broker_mean_us=0.0, broker_max_us=0,
+            id="w", kind="chain", tenant=tenant, chain="c", step="", component="",
+            window_start_unix_us=start_us,
+            window_end_unix_us=start_us + 10, revision=revision, watermark_unix_us=start_us, events=events,
+            started=0,
+            completed=0, failed=0, error_ratio=0.0, throughput_per_s=0.0, mean_us=0.0, p50_us=0.0, p95_us=0.0,
+            p99_us=0.0,
+            max_us=0, durations=Histogram(scale=0, buckets={}), violations={"step.slow": 2},
+            affected_executions=0,
+            affected_sample=[], cpu_us=0, io_wait_us=0, memory_max_bytes=0, broker_mean_us=0.0,
+            broker_max_us=0,
             resources={}, sources=[],
         )  # fmt: skip
 
@@ -171,14 +199,25 @@ def test_definition_published_again_loses_the_steps_it_no_longer_has(
 ) -> None:
     def chain(offset: int, *steps: str, version: str = "1") -> tuple[Position, ChainDefinition]:
         declared = tuple(ChainStep(name=name, component="k", after=()) for name in steps)
-        return Position("t", 0, offset), ChainDefinition(name="c", tenant=tenant, version=version, steps=declared)
+        return Position("t", 0, offset), ChainDefinition(
+            name="c", tenant=tenant, version=version, steps=declared
+        )
 
-    writer.write("t", 0, 0, 2, definition_rows([chain(0, "a", "b", "c"), chain(1, "a", "b"), chain(2, "x", version="2")]))
+    writer.write(
+        "t",
+        0,
+        0,
+        2,
+        definition_rows([chain(0, "a", "b", "c"), chain(1, "a", "b"), chain(2, "x", version="2")]),
+    )
     query = "SELECT version, step FROM flow_chains WHERE tenant = %s ORDER BY version, position"
     assert connection.execute(query, [tenant]).fetchall() == [("1", "a"), ("1", "b"), ("2", "x")]
     writer.write("t", 0, 3, 3, definition_rows([chain(3, "a")]))
     assert connection.execute(query, [tenant]).fetchall() == [("1", "a"), ("2", "x")]
-    flows = "SELECT version, steps, definition->>'name', revision FROM flow_definitions WHERE tenant = %s ORDER BY version"
+    flows = (
+        "SELECT version, steps, definition->>'name', revision FROM flow_definitions WHERE tenant = %s"
+        " ORDER BY version"
+    )
     assert connection.execute(flows, [tenant]).fetchall() == [("1", 1, "c", 3), ("2", 1, "c", 2)]
 
 

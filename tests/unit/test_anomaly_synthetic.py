@@ -77,7 +77,8 @@ def closed(
         mean_us=float(durations.mean()) if count else 0.0, p50_us=p50, p95_us=p95, p99_us=p99,
         max_us=int(durations.max()) if count else 0,
         durations=Histogram(scale=4, buckets={str(k): n for k, n in buckets.items()}),
-        violations={}, affected_executions=failed, affected_sample=[], cpu_us=0, io_wait_us=0, memory_max_bytes=0,
+        violations={}, affected_executions=failed, affected_sample=[], cpu_us=0, io_wait_us=0,
+        memory_max_bytes=0,
         broker_mean_us=broker, broker_max_us=int(broker), resources=resources, sources=[],
     )  # fmt: skip
 

@@ -10,9 +10,10 @@ from streams.graph import Graph
 from streams.rootcause.base import Scene
 from streams.rootcause.bayes import log_gamma
 from streams.rootcause.executions import ExecutionReader
-from streams.rootcause.faults import FaultReader, surprise
+from streams.rootcause.faults import FaultReader
 from streams.rootcause.memory import Memory, MemorySettings
 from streams.rootcause.ranking import Ranking
+from streams.rootcause.troubles import surprise
 from streams.rootcause.windows import damage, shares
 
 

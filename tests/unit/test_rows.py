@@ -12,7 +12,13 @@ from connectors.rows.position import Position, optional_timestamp, timestamp
 from connectors.rows.traces import TRACE_COLUMNS, trace_columns
 from schemas.analysis import Anomaly, FeatureContribution
 from schemas.definitions import ChainDefinition, ChainStep
-from schemas.health import DependencyWindow, HealthWindow, Histogram, OffsetRange, ResourceSummary
+from schemas.health import (
+    DependencyWindow,
+    HealthWindow,
+    Histogram,
+    OffsetRange,
+    ResourceSummary,
+)
 from schemas.internal import Execution, Step, TraceBatch
 from schemas.operations import RecoveryAction
 
@@ -20,10 +26,13 @@ AT = Position("flowchain.traces.v1", 3, 42)
 START_US = 1_700_000_000_000_001
 WINDOW = HealthWindow(
     id="w1", kind="step", tenant="t", chain="c", step="s", component="k", window_start_unix_us=START_US,
-    window_end_unix_us=START_US + 10, revision=2, watermark_unix_us=START_US + 20, events=9, started=4, completed=3,
-    failed=1, error_ratio=0.25, throughput_per_s=0.4, mean_us=5.0, p50_us=4.0, p95_us=8.0, p99_us=9.0, max_us=10,
+    window_end_unix_us=START_US + 10, revision=2, watermark_unix_us=START_US + 20, events=9, started=4,
+    completed=3,
+    failed=1, error_ratio=0.25, throughput_per_s=0.4, mean_us=5.0, p50_us=4.0, p95_us=8.0, p99_us=9.0,
+    max_us=10,
     durations=Histogram(scale=3, zero_count=1, buckets={"-2": 1, "7": 2}), violations={"step.slow": 1},
-    affected_executions=1, affected_sample=["e1"], cpu_us=11, io_wait_us=12, memory_max_bytes=13, broker_mean_us=1.5,
+    affected_executions=1, affected_sample=["e1"], cpu_us=11, io_wait_us=12, memory_max_bytes=13,
+    broker_mean_us=1.5,
     broker_max_us=14, resources={"cpu_ratio": ResourceSummary(count=2, mean=0.5, max=0.7)},
     sources=[OffsetRange(topic="e", partition=0, first_offset=5, last_offset=6)],
 )  # fmt: skip
@@ -38,21 +47,27 @@ ANOMALY = Anomaly(
     detectors_version="1",
 )  # fmt: skip
 ACTION = RecoveryAction(
-    id="r1", command="m", incident="i", tenant="t", component="k", strategy="restart", status="running", revision=1,
+    id="r1", command="m", incident="i", tenant="t", component="k", strategy="restart", status="running",
+    revision=1,
     time_unix_us=START_US,
 )  # fmt: skip
 STEP = Step(
-    "span1", "s", "k", 7, attempt=2, parents=[("span0", "", "j")], status="failed", start_us=START_US, end_us=START_US + 9,
-    duration_us=9, error_type="Timeout", error_message="no\x00answer", topic="orders", topic_offset=8, broker_us=3,
+    "span1", "s", "k", 7, attempt=2, parents=[("span0", "", "j")], status="failed", start_us=START_US,
+    end_us=START_US + 9,
+    duration_us=9, error_type="Timeout", error_message="no\x00answer", topic="orders", topic_offset=8,
+    broker_us=3,
 )  # fmt: skip
 EXECUTION = Execution(
-    "t", "c", "e1", 5, 9, user="u", tier="pro", status="failed", start_us=START_US, last_us=START_US + 9, duration_us=9,
-    error_type="Timeout", error_message="no\x00answer", steps={"span1": STEP}, missing=["x\x00"], violations=2, revision=1,
+    "t", "c", "e1", 5, 9, user="u", tier="pro", status="failed", start_us=START_US, last_us=START_US + 9,
+    duration_us=9,
+    error_type="Timeout", error_message="no\x00answer", steps={"span1": STEP}, missing=["x\x00"],
+    violations=2, revision=1,
 )  # fmt: skip
 BATCH = TraceBatch("flowchain.events.v1", 3, START_US, [EXECUTION, EXECUTION])
 CHAIN = ChainDefinition(
     name="c", description="nul \x00 and \\u0000", steps=(
-        ChainStep(name="s", component="k", expected_duration_ms=0.0015), ChainStep(name="s2", component="k", after=("s",)),
+        ChainStep(name="s", component="k", expected_duration_ms=0.0015), ChainStep(name="s2", component="k",
+        after=("s",)),
     ),
 )  # fmt: skip
 
@@ -73,9 +88,12 @@ def test_health_window() -> None:
     assert (row["durations_scale"], row["durations_zero"], row["durations_buckets"]) == (3, 1, {-2: 1, 7: 2})
     assert row["resources"] == {"cpu_ratio": (2, 0.5, 0.7)} and row["sources"] == [("e", 0, 5, 6)]
     assert (row["source_topic"], row["source_partition"], row["source_offset"]) == AT
-    plain = {"id", "kind", "tenant", "chain", "step", "component", "revision", "events", "started", "completed", "failed",
-             "error_ratio", "throughput_per_s", "mean_us", "p50_us", "p95_us", "p99_us", "max_us", "violations",
-             "affected_executions", "affected_sample", "cpu_us", "io_wait_us", "memory_max_bytes", "broker_mean_us",
+    plain = {"id", "kind", "tenant", "chain", "step", "component", "revision", "events", "started",
+    "completed", "failed",
+             "error_ratio", "throughput_per_s", "mean_us", "p50_us", "p95_us", "p99_us", "max_us",
+             "violations",
+             "affected_executions", "affected_sample", "cpu_us", "io_wait_us", "memory_max_bytes",
+             "broker_mean_us",
              "broker_max_us"}  # fmt: skip
     assert {name: row[name] for name in plain} == {name: getattr(WINDOW, name) for name in plain}
 
@@ -83,7 +101,9 @@ def test_health_window() -> None:
 def test_dependency_window() -> None:
     row = rows(ch.DEPENDENCY_COLUMNS, ch.dependency_columns([(AT, EDGE)]))[0]
     same = set(row) & set(type(EDGE).model_fields)
-    assert {name: row[name] for name in same} == {name: getattr(EDGE, name) for name in same} and len(same) == 12
+    assert {name: row[name] for name in same} == {name: getattr(EDGE, name) for name in same} and len(
+        same
+    ) == 12
     assert row["window_end"] == START_US + 10
 
 
@@ -101,13 +121,34 @@ def test_recovery_action() -> None:
 def test_a_trace_batch_gives_each_execution_followed_by_its_steps() -> None:
     found = rows(TRACE_COLUMNS, trace_columns([(AT, BATCH), (AT._replace(offset=43), BATCH)]))
     assert [row["record_kind"] for row in found] == ["execution", "step"] * 4
-    assert [(row["source_offset"], row["source_row"]) for row in found] == [(o, r) for o in (42, 43) for r in range(4)]
+    assert [(row["source_offset"], row["source_row"]) for row in found] == [
+        (o, r) for o in (42, 43) for r in range(4)
+    ]
     execution, step = found[:2]
-    assert (execution["steps"], execution["steps_failed"], execution["span"], execution["revision"]) == (1, 1, "", 1)
+    assert (execution["steps"], execution["steps_failed"], execution["span"], execution["revision"]) == (
+        1,
+        1,
+        "",
+        1,
+    )
     assert (execution["event_first_offset"], execution["event_last_offset"]) == (5, 9)
-    assert (step["span"], step["attempt"], step["user"], step["tier"], step["revision"]) == ("span1", 2, "u", "pro", 1)
-    assert (step["event_topic"], step["event_partition"], step["event_first_offset"]) == ("flowchain.events.v1", 3, 7)
-    assert (step["consumed_topic"], step["consumed_offset"], step["parents"]) == ("orders", 8, [("span0", "", "j")])
+    assert (step["span"], step["attempt"], step["user"], step["tier"], step["revision"]) == (
+        "span1",
+        2,
+        "u",
+        "pro",
+        1,
+    )
+    assert (step["event_topic"], step["event_partition"], step["event_first_offset"]) == (
+        "flowchain.events.v1",
+        3,
+        7,
+    )
+    assert (step["consumed_topic"], step["consumed_offset"], step["parents"]) == (
+        "orders",
+        8,
+        [("span0", "", "j")],
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +179,10 @@ def test_execution_row_holds_nothing_that_postgresql_refuses() -> None:
 def test_metric_row() -> None:
     row = upserted(pg.METRICS, pg.metric_rows([(AT, WINDOW)]))[0]
     assert (row["window_start"], row["revision"], row["p99_us"]) == (timestamp(START_US), 2, 9.0)
-    assert (row["violations"], row["resources"]) == ('{"step.slow":1}', '{"cpu_ratio":{"count":2,"mean":0.5,"max":0.7}}')
+    assert (row["violations"], row["resources"]) == (
+        '{"step.slow":1}',
+        '{"cpu_ratio":{"count":2,"mean":0.5,"max":0.7}}',
+    )
 
 
 def test_definition_gives_a_flow_and_one_row_per_step() -> None:
