@@ -104,9 +104,10 @@ class IngestWorker:
             if message.error() is not None:
                 self._on_error(message)
                 continue
+            # In the order of arrival: a partition's end may come in the same batch, behind its last record.
+            self._idle.pop(message.partition(), None)
             by_partition.setdefault(message.partition(), []).append(message)
         for partition, chunk in by_partition.items():
-            self._idle.pop(partition, None)
             self._apply(partition, chunk)
 
     def _apply(self, partition: int, chunk: list[Message]) -> None:

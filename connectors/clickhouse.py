@@ -16,11 +16,10 @@ these cases apart.
 Two writers of one partition cannot be kept apart here: ClickHouse has no transactions. A writer that lost its
 partition
 can therefore still insert rows that the new one inserts too, under other tokens. `resume` claims the
-partition, so that
-only the newest writer's progress counts, and the tables make one row of two with the same key.
+partition,
+so that only the newest writer's progress counts, and the tables make one row of two with the same key.
 
-The methods may be called from several threads; they take turns. `close` ends another's waiting for the
-server.
+The methods may be called from several threads; they take turns. `close` ends another's waiting.
 """
 
 import struct
@@ -143,7 +142,8 @@ class ClickHouseSink:
         on_retry: Callable[[str], None] | None = None,
     ) -> None:
         """`max_rows` bounds one insert; `on_retry` is told the reason of each retry, for logs and metrics."""
-        self._open = lambda: client(dsn, database)
+        self._dsn = dsn
+        self._database = database
         self._client: Client | None = None
         self._table = table
         self._names = ", ".join(map(quoted, columns))
@@ -291,12 +291,12 @@ class ClickHouseSink:
 
     def _connected(self) -> Client:
         if self._client is None:
-            self._client = self._open()
+            self._client = client(self._dsn, self._database)
         return self._client
 
     def _disconnect(self) -> None:
         if self._client is not None:
-            self._client.disconnect()  # type: ignore[no-untyped-call, unused-ignore]
+            self._client.disconnect()
         self._client = None
 
 

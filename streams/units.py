@@ -1,9 +1,8 @@
 """What a finished execution tells about each component's handling of one call: the input of root-cause ranking.
 
 A *unit* is a maximal set of spans of one component that are connected by calls; its context is (component, step of its
-first span). Source: `docs` of the root-cause reader E, itself after Nezha's event graphs. Per unit: the events present in
-it, whether an error began in it, its own time (without the time spent in callees) and the edge gap in front of it.
-Everything is additive, so that ingest books it into Deltas and nobody has to keep executions.
+first span). Source: our study of method E (`streams/rootcause/executions.py`). Per unit: the events present in it, whether an error
+began in it, its own time (without callees') and the edge gap in front of it. All additive: nobody keeps executions.
 
 Indicators, the names of events:
 - `span:<step>`                 a further step of the component inside the unit
@@ -129,9 +128,7 @@ def _link(execution: Execution, step: Step, unit: Unit, edges: list[EdgeDelta]) 
     return parent, kind
 
 
-def _link_many(
-    execution: Execution, step: Step, unit: Unit, edges: list[EdgeDelta]
-) -> tuple[Step, str] | None:
+def _link_many(execution: Execution, step: Step, unit: Unit, edges: list[EdgeDelta]) -> tuple[Step, str] | None:
     """Fan-in: the unit hangs on its caller, else on the parent that ended last; one edge per source component."""
     best: tuple[Step, str] | None = None
     sources: set[str] = set()
@@ -157,18 +154,8 @@ def _edge(execution: Execution, kind: str, source: str, step: Step, latency_us: 
     failed = 1 if step.status == FAILED else 0
     end_us = step.end_us or step.start_us or execution.last_us
     return EdgeDelta(
-        execution.tenant,
-        execution.chain,
-        kind,
-        source,
-        step.component,
-        step.topic,
-        end_us,
-        1,
-        failed,
-        latency_us,
-        latency_us,
-    )
+        execution.tenant, execution.chain, kind, source, step.component, step.topic, end_us, 1, failed, latency_us, latency_us
+    )  # fmt: skip
 
 
 def _start(step: Step) -> int:
@@ -184,7 +171,7 @@ def relation(parent: Step, step: Step) -> str:
     if step.topic:
         return TOPIC
     end = parent.end_us
-    if not end or step.end_us and step.end_us <= end and _start(step) < end:
+    if not end or (step.end_us and step.end_us <= end and _start(step) < end):
         return CALL
     start = _start(step)
     if start >= end:

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS sink_progress
     sink LowCardinality(String) COMMENT 'name of the sink: the table it writes, unless one table has several writers',
     topic LowCardinality(String) COMMENT 'physical topic name, prefix included',
     partition UInt32 COMMENT 'partition of the topic',
-    sequence UInt64 COMMENT 'counts the rows written for this key, so the highest is the newest',
+    sequence UInt64 COMMENT 'claim * 2^32 + count of rows under this claim, the highest counts; every resume is a new claim',
     state Enum8('begin' = 1, 'end' = 2) COMMENT 'begin: the block may be there in part; end: it is there in full',
     first_offset Int64 COMMENT 'first offset of the block',
     last_offset Int64 COMMENT 'last offset of the block, included',

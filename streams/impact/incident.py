@@ -14,9 +14,9 @@ from streams.rootcause.troubles import FAILED, MISSING, SILENT, SLOW, STUCK, Tro
 
 ANOMALOUS = "anomalous"
 _HARD = frozenset((FAILED, MISSING, STUCK, SILENT))
-_VERBS = {FAILED: "fails", SLOW: "is slow", MISSING: "never comes", STUCK: "hangs", ANOMALOUS: "is unusual"}
+_VERBS = {FAILED: "fails", SLOW: "is slow", MISSING: "never comes", STUCK: "hangs", SILENT: "is silent", ANOMALOUS: "is unusual"}
 _SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
-_ORDER = (FAILED, STUCK, MISSING, SLOW, ANOMALOUS)
+_ORDER = (SILENT, FAILED, STUCK, MISSING, SLOW, ANOMALOUS)
 
 
 class Faulty(Struct):
@@ -55,7 +55,9 @@ class OpenIncident(Struct):
     anomalies: list[str] = field(default_factory=list)
     suspects: list[dict[str, object]] = field(default_factory=list)
     hurt: list[dict[str, object]] = field(default_factory=list)
-    changed: bool = True
+    grown: bool = True
+    """Has come to hold more than when its suspects were ranked last."""
+    ranked_us: int = 0
     digest: str = ""
     """Of what was published last."""
 
@@ -83,7 +85,7 @@ class OpenIncident(Struct):
             self.damage.add(damage, limit)
             if damage.first_us:
                 self.first_us = min(self.first_us, damage.first_us)
-        self.changed = True
+        self.grown = True
 
     def touches(self, chain: str, component: str) -> bool:
         """Return whether a key belongs to what this incident speaks of."""
@@ -114,7 +116,7 @@ def title_of(state: OpenIncident) -> str:
         return f"{lead} hurts {', '.join(state.components()[:3])}"[:256]
     items = own or state.faulty
     worst = min(items, key=lambda item: (_ORDER.index(item.kind), item.first_us, item.chain, item.step))
-    place = f"{worst.component}/{worst.step}" if worst.component else f"chain {worst.chain}"
+    place = "/".join(filter(None, (worst.component, worst.step))) or f"chain {worst.chain}"
     also = f" in {', '.join(state.chains()[:3])}" if worst.component and state.chains() else ""
     return f"{place} {_VERBS[worst.kind]}{also}"[:256]
 

@@ -36,6 +36,11 @@ class ImpactSettings(Struct, frozen=True):
     """or after so long without any sign of life of them."""
     revise_us: int = 2_000_000
     """At most one revision per incident in this time."""
+    contexts_per_ranking: int = 200
+    """A tenant with more contexts is ranked in proportion more seldom than `revise_us`."""
+    belief_half_life_us: int = 6_000_000
+    """Probabilities of suspects follow the evidence with this half-life: what is seen while a fault ends, when callers
+    still fail and the cause already answers, must not turn the verdict around."""
     critical_ratio: float = 0.1
     """Failed or missing share of a key that makes an incident critical, from `critical_executions` on."""
     critical_executions: int = 10

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from schemas.analysis import Anomaly, Incident
+from schemas.analysis import Anomaly, Incident, Suspect
 from schemas.health import HealthWindow
 from schemas.internal import Delta, EdgeDelta
 from streams.graph import Edge
@@ -28,7 +28,7 @@ from streams.impact.tenant import Head, Tenant
 from streams.rootcause.executions import ExecutionReader
 from streams.rootcause.faults import FaultReader
 from streams.rootcause.memory import Counts
-from streams.rootcause.ranking import Ranking
+from streams.rootcause.ranking import Ranking, blend
 from streams.rootcause.troubles import Trouble
 from streams.rootcause.windows import WindowReader
 
@@ -183,17 +183,18 @@ class ImpactStage:
             first = self._absorb(tenant, incident, trouble)
             known = Faulty(*context, trouble.kind, trouble.count, trouble.total, first, trouble.last_us + window)
             incident.faulty.append(known)
+            incident.grown = True
         known.last_us = max(known.last_us, trouble.last_us + window)
         if known.kind == ANOMALOUS != trouble.kind or trouble.count > known.count:
             known.kind, known.count, known.total = trouble.kind, trouble.count, trouble.total
         if trouble.kind == ANOMALOUS:
             self._attach_anomalies(tenant, incident, trouble)
-        incident.changed = True
 
     def _attach_anomalies(self, tenant: Tenant, incident: OpenIncident, trouble: Trouble) -> None:
         context = (trouble.chain, trouble.step, trouble.component)
         for item in tenant.head.anomalies:
             if (item.chain, item.step, item.component) == context and item.id not in incident.anomalies:
+                incident.grown = True
                 incident.anomalies = [*incident.anomalies, item.id][: self._settings.max_anomalies]
 
     def _absorb(self, tenant: Tenant, incident: OpenIncident, trouble: Trouble) -> int:
@@ -213,13 +214,8 @@ class ImpactStage:
         quiet = self._clock_us - incident.last_us
         if quiet >= self._settings.abandon_us:
             return True
-        return quiet >= self._settings.quiet_us and any(
-            counts.completed
-            for item in incident.faulty
-            if item.component in tenant.memory.components
-            for start, window in tenant.memory.components[item.component].recent.items()
-            if start >= incident.last_us and (counts := window.get((item.chain, item.step))) is not None
-        )
+        again = (tenant.works_again(item, incident.last_us) for item in incident.faulty)
+        return quiet >= self._settings.quiet_us and any(again)
 
     def _revise(self, tenant: Tenant, incident: OpenIncident) -> Incident | None:
         """Rank again and return the incident if that, or anything else, makes it differ from what was published."""
@@ -232,7 +228,7 @@ class ImpactStage:
         digest = digest_of(incident)
         if digest == incident.digest:
             return None
-        incident.digest, incident.changed = digest, False
+        incident.digest = digest
         incident.revision += 1
         incident.updated_us = incident.published_us = max(self._clock_us, incident.opened_us)
         return record(incident)
@@ -240,12 +236,22 @@ class ImpactStage:
     def _explain(self, tenant: Tenant, incident: OpenIncident) -> None:
         """Name suspects that can have hurt what is in trouble, and what they will hurt next."""
         parts = incident.components()
-        suspects = self._ranking.suspects(tenant.scene(parts))
-        able = [s for s in suspects if any(self._near(tenant, s.component, part) for part in parts)]
-        incident.suspects = [suspect.model_dump() for suspect in able]
+        if self._may_rank(tenant, incident):
+            suspects = self._ranking.suspects(tenant.scene(parts))
+            able = [s for s in suspects if any(self._near(tenant, s.component, part) for part in parts)]
+            elapsed = self._clock_us - incident.ranked_us
+            weight = 0.5 ** (elapsed / self._settings.belief_half_life_us) if incident.suspects else 0.0
+            incident.suspects = [s.model_dump() for s in blend(incident.suspects, able, weight, self._settings.ranking)]
+            incident.ranked_us, incident.grown = self._clock_us, False
+        able = [Suspect.model_validate(item) for item in incident.suspects]
         lead = able[0].component if able else (parts[0] if parts else "")
         hurt = blast_radius(incident, lead, tenant.graph, tenant.memory, self._settings)
         incident.hurt = [item.model_dump() for item in hurt]
+
+    def _may_rank(self, tenant: Tenant, incident: OpenIncident) -> bool:
+        """Rank on new evidence; the more contexts a tenant has, the more seldom, so that ranking keeps its share of CPU."""
+        pause = self._settings.revise_us * tenant.memory.context_count() // self._settings.contexts_per_ranking
+        return incident.revision < 0 or (incident.grown and self._clock_us >= incident.ranked_us + pause)
 
     def _drop_old(self, tenant: Tenant) -> None:
         """Forget resolved incidents once none of their windows is remembered any more."""

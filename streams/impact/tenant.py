@@ -7,11 +7,12 @@ from msgspec import Struct
 from schemas.analysis import Anomaly
 from schemas.internal import Delta
 from streams.graph import Graph
-from streams.impact.incident import ANOMALOUS, OpenIncident
+from streams.impact.incident import ANOMALOUS, Faulty, OpenIncident
 from streams.impact.settings import ImpactSettings
 from streams.rootcause.base import Scene
 from streams.rootcause.memory import Context, Damage, Memory
-from streams.rootcause.troubles import Trouble, troubles
+from streams.rootcause.silence import unanswering
+from streams.rootcause.troubles import SILENT, Trouble, troubles
 
 _LOAD = ("throughput", "events", "count", "started", "completed", "requests", "rate", "load")
 """Features that speak of load: more of it is no trouble, less is."""
@@ -107,10 +108,29 @@ class Tenant:
 
     def troubles(self, now_us: int) -> list[Trouble]:
         """Return what is wrong now, what was first wrong first; chains as a whole after their steps."""
-        found = troubles(self.scene(), self.settings.faults) + self._anomalous()
+        found = troubles(self.scene(), self.settings.faults) + self._silent() + self._anomalous()
         window = self.settings.memory.window_us
         fresh = [trouble for trouble in found if trouble.last_us + window > now_us - self.settings.quiet_us]
         return sorted(fresh, key=lambda t: (t.since_us, not t.component, t.kind == ANOMALOUS, t.chain, t.step, t.component))
+
+    def _silent(self) -> list[Trouble]:
+        """Return busy components that have gone silent on their own: where a chain begins nothing else tells."""
+        return [
+            Trouble("", "", s.component, SILENT, s.expected, s.expected, 0.0, s.expected, s.since_us, self.memory.newest_us)
+            for s, share in unanswering(self.scene(), self.settings.faults).silent.values()
+            if s.expected >= self.settings.faults.silent_opens and s.since_us and not s.seen and share == 1.0
+        ]
+
+    def works_again(self, item: Faulty, since_us: int) -> bool:
+        """Return whether a key has completed something in the windows from then on."""
+        memory = self.memory.components.get(item.component)
+        return any(
+            counts.completed > 0
+            for start, window in (memory.recent.items() if memory else ())
+            if start >= since_us
+            for key, counts in window.items()
+            if item.kind == SILENT or key == (item.chain, item.step)
+        )
 
     def _anomalous(self) -> list[Trouble]:
         by_key: dict[Context, list[SeenAnomaly]] = {}

@@ -6,7 +6,7 @@ normal and with the time before a scanned onset? The component's score is ln mea
 """
 
 from bisect import bisect_left
-from math import log2
+from functools import lru_cache
 
 import numpy as np
 from msgspec import Struct
@@ -15,6 +15,7 @@ from streams.histogram import bucket_value, quantile
 from streams.rootcause.base import Finding, Scene, clock, ordered
 from streams.rootcause.bayes import Array, effective, log_mean_exp, only_rises, scan
 from streams.rootcause.memory import ComponentMemory, Counts
+from streams.rootcause.silence import is_complaint
 from streams.units import ERROR
 
 GRADES = 5
@@ -74,7 +75,8 @@ class ExecutionReader:
         for name, memory in sorted(scene.memory.components.items()):
             for key in memory.contexts():
                 context = _Context(name, key, memory, starts)
-                events.extend(item for item in context.events() if not _calls_silent(item, scene.silent))
+                calls = bool(scene.graph.callees(name))
+                events.extend(item for item in context.events() if not _speaks_of_callee(item, calls, scene.silent))
                 times.extend(context.times(medians, self._settings))
         return self._score(events, times, starts)
 
@@ -190,12 +192,16 @@ class _Context:
         if sum(normal.values()) < settings.min_normal_units and kind == OWN:
             # Too little normal of its own: the first third of what is remembered stands for it.
             normal, median = {}, _early_median(histograms)
-        rows = np.stack([_grade_counts(histogram, median, settings) for histogram in (normal, *histograms)])
+        limits = _limits(median, settings)
+        rows = np.stack([_grade_counts(histogram, limits) for histogram in (normal, *histograms)])
         return _Item(self.component, self.key[1], kind, rows[1:], rows[0], True)
 
 
-def _calls_silent(item: _Item, silent: frozenset[str]) -> bool:
-    return item.name.startswith("call:") and item.name[5:].rpartition("/")[0] in silent
+def _speaks_of_callee(item: _Item, calls: bool, silent: frozenset[str]) -> bool:
+    """Return whether an event tells of somebody who did not answer: reader V weighs who that is."""
+    if item.name.startswith("call:"):
+        return item.name[5:].rpartition("/")[0] in silent
+    return calls and is_complaint(item.name)
 
 
 def _presence(counts: Counts, name: str, error: bool) -> tuple[float, float]:
@@ -219,12 +225,19 @@ def _early_median(histograms: list[dict[int, float]]) -> float:
     return quantile(_whole(early), 0.5)
 
 
-def _grade_counts(histogram: dict[int, float], median: float, settings: ExecutionSettings) -> Array:
-    counts = np.zeros(GRADES)
+def _grade_counts(histogram: dict[int, float], limits: list[float]) -> Array:
+    counts = [0.0] * GRADES
     for index, count in histogram.items():
-        ratio = (bucket_value(index) + settings.floor_us) / (median + settings.floor_us)
-        counts[bisect_left(settings.grades, log2(ratio))] += count
-    return counts
+        counts[bisect_left(limits, _value(index))] += count
+    return np.array(counts)
+
+
+def _limits(median: float, settings: ExecutionSettings) -> list[float]:
+    """Return the times at which the grades begin for a normal median."""
+    return [(median + settings.floor_us) * 2.0**grade - settings.floor_us for grade in settings.grades]
+
+
+_value = lru_cache(maxsize=1024)(bucket_value)
 
 
 def _sentence(item: _Item, onset: int, since: int) -> str:

@@ -44,19 +44,27 @@ class FaultReader:
             if trouble.component:
                 by_component.setdefault(trouble.component, []).append(trouble)
         kinds = {name: {trouble.kind for trouble in items} for name, items in by_component.items()}
-        silent = unanswering(scene, self._settings)
+        unanswered = unanswering(scene, self._settings)
+        silent = unanswered.silent
         for name in silent:
             kinds.setdefault(name, set()).add(SILENT)
         findings = {name: self._silent(silence, share) for name, (silence, share) in silent.items()}
         for name, items in by_component.items():
             if name not in findings:
                 findings[name] = self._strongest(scene, items, by_component, kinds)
+        for caller, callees in unanswered.possible.items():
+            for name in callees:
+                findings.setdefault(name, self._possible(findings[caller], name))
         return ordered(list(findings.values()))
 
     def _silent(self, silence: Silence, share: float) -> Finding:
         seen = f"{silence.seen:.0f} events" if silence.seen else "no sign of life"
         reason = f"{silence.component}: {seen} since {clock(silence.since_us)}, about {silence.expected:.0f} expected"
         return Finding(silence.component, self._settings.cap * share, self.name, reason, "", silence.since_us)
+
+    def _possible(self, complaint: Finding, name: str) -> Finding:
+        reason = f"{name}: {complaint.component} calls it and says that somebody does not answer"
+        return Finding(name, 0.95 * complaint.score, self.name, reason, "", complaint.since_us)
 
     def _strongest(
         self, scene: Scene, items: list[Trouble], others: dict[str, list[Trouble]], kinds: dict[str, set[str]]

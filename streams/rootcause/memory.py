@@ -172,6 +172,10 @@ class Memory:
         self._dirty[delta.component, start] = None
         return counts
 
+    def context_count(self) -> int:
+        """Return how many contexts are remembered."""
+        return len(self._known)
+
     def _admit(self, context: Context) -> bool:
         if len(self._known) >= self.settings.max_contexts:
             self.ignored += 1

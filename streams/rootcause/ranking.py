@@ -39,7 +39,7 @@ class Ranking:
 
     def suspects(self, scene: Scene) -> list[Suspect]:
         """Return the suspects, most likely first; empty when the evidence is thin."""
-        scene = msgspec.structs.replace(scene, silent=frozenset(unanswering(scene)))
+        scene = msgspec.structs.replace(scene, silent=frozenset(unanswering(scene).silent))
         findings: dict[str, list[Finding]] = {}
         for reader in self._readers:
             for finding in reader.read(scene):
@@ -70,3 +70,18 @@ def _suspect(findings: list[Finding], total: float, probability: float) -> Suspe
         reader=best.reader,
         reason=best.reason[:512],
     )
+
+
+def blend(before: Sequence[dict[str, object]], now: Sequence[Suspect], weight: float, settings: RankingSettings) -> list[Suspect]:
+    """Return suspects whose probabilities keep `weight` of what was believed before; words are the newest."""
+    believed = {suspect.component: suspect for suspect in map(Suspect.model_validate, before)}
+    seen = {suspect.component: suspect for suspect in now}
+    mixed = []
+    for name in believed.keys() | seen.keys():
+        old = believed[name].probability if name in believed else 0.0
+        new = seen[name].probability if name in seen else 0.0
+        probability = round(weight * old + (1 - weight) * new, 4)
+        if probability >= settings.min_probability:
+            suspect = seen[name] if name in seen else believed[name]
+            mixed.append(suspect.model_copy(update={"probability": probability}))
+    return sorted(mixed, key=lambda suspect: (-suspect.probability, suspect.component))[: settings.max_suspects]

@@ -71,6 +71,8 @@ def _is_fed(scene: Scene, name: str, last: int) -> bool:
     if any(_done(scene, caller, last, "ended") for caller in graph.callers(name)):
         return True
     edges = [edge for edge in graph.incoming(name, "flow", "topic") if edge.source != name]
+    if not edges and not [caller for caller in graph.callers(name) if caller != name]:
+        return True  # where chains begin, nobody has to hand over anything
     return any(_done(scene, edge.source, last, "completed", edge.chains) for edge in edges)
 
 
@@ -86,8 +88,16 @@ def _done(scene: Scene, name: str, last: int, what: str, chains: Sequence[str] =
     )
 
 
-def _blames_callee(scene: Scene, name: str, settings: FaultSettings) -> float:
-    """Return the share of a component's own errors whose type says that somebody did not answer."""
+def is_complaint(indicator: str) -> bool:
+    """Return whether an error's type says that somebody did not answer."""
+    return indicator.startswith(ERROR + "step ") and _NO_ANSWER.search(indicator.rpartition(" with ")[2]) is not None
+
+
+def complaints(scene: Scene, name: str, settings: FaultSettings) -> float | None:
+    """Return how many of a component's newest errors say that somebody did not answer; 0 if it is less than half.
+
+    None: it has failed, but no execution that tells why is finished yet.
+    """
     first = scene.memory.newest_us - (settings.windows - 1) * scene.memory.settings.window_us
     total = blamed = 0.0
     memory = scene.memory.components.get(name)
@@ -96,12 +106,22 @@ def _blames_callee(scene: Scene, name: str, settings: FaultSettings) -> float:
             for indicator, count in counts.indicators.items():
                 if indicator.startswith(ERROR + "step "):
                     total += count
-                    blamed += count if _NO_ANSWER.search(indicator.rpartition(" with ")[2]) else 0.0
-    return blamed / total if total else 0.0
+                    blamed += count if is_complaint(indicator) else 0.0
+    if not total:
+        return None
+    return blamed if blamed >= 0.5 * total else 0.0
 
 
-def unanswering(scene: Scene, settings: FaultSettings = DEFAULTS) -> dict[str, tuple[Silence, float]]:
-    """Return the components that do not answer, with the share of those who complain that complain of them.
+class Unanswered(Struct, frozen=True):
+    """Who does not answer, with the share of those who complain that complain of them; and who may be meant."""
+
+    silent: dict[str, tuple[Silence, float]]
+    possible: dict[str, list[str]]
+    """Caller that complains -> its callees, while too few events have come to tell which of them is meant."""
+
+
+def unanswering(scene: Scene, settings: FaultSettings = DEFAULTS) -> Unanswered:
+    """Return the components that do not answer.
 
     Who fails before it calls somebody makes him silent, too. So among the callees of failing callers only those count
     whose callers say that nobody answered; and such callers count at once, before a whole window is silent, if clearly
@@ -109,14 +129,29 @@ def unanswering(scene: Scene, settings: FaultSettings = DEFAULTS) -> dict[str, t
     """
     found = troubles(scene, settings)
     failing = {item.component for item in found if item.kind == FAILED and item.component}
-    blaming = {name for name in failing if _blames_callee(scene, name, settings) >= 0.5}
+    heard = {name: complaints(scene, name, settings) for name in sorted(failing)}
+    untold = {name for name in failing if heard[name] is None and not failing & set(scene.graph.callees(name))}
+    counts = {name: count or 0.0 for name, count in heard.items()}
+    blaming = {name for name in failing if counts[name] > 0} | untold
     since = min((item.since_us for item in found if item.component in blaming), default=scene.memory.newest_us)
-    broken = {item.component for item in found if item.kind in (FAILED, MISSING, STUCK)}
     quiet = {silence.component: silence for silence in silences(scene, settings)}
+    unsure: set[str] = set()
     for name in sorted({callee for caller in blaming for callee in scene.graph.callees(caller)} - quiet.keys() - blaming):
-        lack = _lack(scene, name, since, settings)
-        if lack is not None:
-            quiet[name] = lack
+        expected, seen = _expectation(scene, name, since, settings)
+        if _lacks(expected, seen, settings):
+            quiet[name] = Silence(name, expected, since, seen)
+        elif sum(counts[caller] for caller in blaming & set(scene.graph.callers(name))) < 3 * expected**0.5:
+            unsure.add(name)
+    silent = _attribute(scene, quiet, blaming, failing, {t.component for t in found if t.kind in (FAILED, MISSING, STUCK)})
+    answered = {caller for caller in blaming if silent.keys() & set(scene.graph.callees(caller))}
+    possible = {c: [n for n in scene.graph.callees(c) if n in unsure] for c in sorted(blaming - answered)}
+    return Unanswered(silent, possible)
+
+
+def _attribute(
+    scene: Scene, quiet: dict[str, Silence], blaming: set[str], failing: set[str], broken: set[str]
+) -> dict[str, tuple[Silence, float]]:
+    """Return the silences that callers complain of, by how many of them do, and those that nobody excuses."""
     result = {}
     for name, silence in quiet.items():
         callers = set(scene.graph.callers(name)) - {name}
@@ -127,21 +162,22 @@ def unanswering(scene: Scene, settings: FaultSettings = DEFAULTS) -> dict[str, t
     return result
 
 
-def _lack(scene: Scene, name: str, since: int, settings: FaultSettings) -> Silence | None:
-    """Return a component from which clearly fewer events came since then than from those who call it."""
-    window = scene.memory.settings.window_us
-    before = scene.memory.newest_us - settings.windows * window
+def _expectation(scene: Scene, name: str, since: int, settings: FaultSettings) -> tuple[float, float]:
+    """Return how many events a component's callers' work would have brought since then, and how many came."""
+    before = min(since, scene.memory.newest_us - settings.windows * scene.memory.settings.window_us)
     callers = scene.graph.callers(name)
-    work = sum(_usual_events(scene, caller, min(before, since)) for caller in callers)
-    if work <= 0:
-        return None
+    work = sum(_usual_events(scene, caller, before) for caller in callers)
     done = sum(_begun(scene, caller, since) for caller in callers)
-    expected = _usual_events(scene, name, min(before, since)) * done / work
-    seen = _begun(scene, name, since)
-    unlikely = expected - seen + seen * log(seen / expected) if 0 < seen < expected else expected - seen
-    if unlikely < settings.min_expected_events or seen > settings.answered_share * expected:
-        return None
-    return Silence(name, expected, since, seen)
+    expected = _usual_events(scene, name, before) * done / work if work > 0 else 0.0
+    return expected, _begun(scene, name, since)
+
+
+def _lacks(expected: float, seen: float, settings: FaultSettings) -> bool:
+    """Return whether clearly fewer events came than expected (Poisson, Chernoff's bound)."""
+    if seen > settings.answered_share * expected:
+        return False
+    unlikely = expected - seen + (seen * log(seen / expected) if seen else 0.0)
+    return unlikely >= settings.min_expected_events
 
 
 def _begun(scene: Scene, name: str, since: int) -> float:

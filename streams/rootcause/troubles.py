@@ -31,6 +31,8 @@ class FaultSettings(Struct, frozen=True):
     usual_ratio: float = 0.01
     """Expected before anything is known, worth `usual_weight` cases."""
     usual_weight: float = 50.0
+    silent_opens: float = 20.0
+    """An incident opens on a silent component where so many events per window are usual."""
     min_expected_events: float = 8.0
     """Silence counts where so many events would have come."""
     answered_share: float = 0.7

@@ -92,6 +92,7 @@ def test_clickhouse_goes_away_and_comes_back(own_stack: Stack, home: Path, end: 
         sink.write(topic, 0, first, last, trace_columns(found))
 
     write_while(home, "clickhouse", end, write)
+    sink.close()
     assert retries
     with client(own_stack.clickhouse_dsn, "flowchain") as server:
         count = (
@@ -116,3 +117,4 @@ def test_postgresql_goes_away_and_comes_back(own_stack: Stack, home: Path, end: 
         count = "SELECT count(*) FROM flowchain.flow_executions WHERE tenant = %s"
         assert connection.execute(count, [topic]).fetchone() == (BLOCKS * RECORDS,)
     assert sink.resume(topic, 0) == BLOCKS * RECORDS
+    sink.close()

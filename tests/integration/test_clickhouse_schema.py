@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from clickhouse_driver import Client  # type: ignore[import-untyped]
 
-from connectors.clickhouse import ClickHouseSink, client
+from connectors.clickhouse import ClickHouseSink, Columns, client
 from connectors.migrate import migrate_clickhouse
 from connectors.rows import clickhouse as rows
 from connectors.rows.position import Position
@@ -91,6 +91,14 @@ def edge(tenant: str, minute: int, revision: int = 0, count: int = 4) -> Depende
     )  # fmt: skip
 
 
+def insert(
+    stack: Stack, database: str, table: str, columns: Columns, token: str, inserted_at: int | None = None
+) -> None:
+    sink = ClickHouseSink(stack.clickhouse_dsn, table, COLUMNS[table], database=database)
+    sink.insert(columns, token, inserted_at)
+    sink.close()
+
+
 @pytest.mark.parametrize("table", RETENTION_DAYS)
 def test_retention_counts_from_insertion(server: Client, database: str, table: str) -> None:
     found = server.execute(
@@ -115,28 +123,48 @@ def test_rows_expire_by_insertion_and_not_by_event_time(
     stack: Stack, database: str, server: Client, tenant: str
 ) -> None:
     expired, now = 1_600_000_000, None
-    writer = ClickHouseSink(stack.clickhouse_dsn, rows.HEALTH_TABLE, rows.HEALTH_COLUMNS, database=database)
     for token, inserted_at in (("old", expired), ("new", now)):
-        writer.insert(
-            rows.health_columns([(AT, window(f"{tenant}{token}", 0))]), f"{tenant}{token}", inserted_at
+        insert(
+            stack,
+            database,
+            rows.HEALTH_TABLE,
+            rows.health_columns([(AT, window(f"{tenant}{token}", 0))]),
+            f"{tenant}{token}",
+            inserted_at,
         )
     server.execute("OPTIMIZE TABLE chain_health_metrics FINAL")
     query = "SELECT tenant, toYear(window_start) FROM chain_health_metrics WHERE tenant LIKE %(t)s"
     assert server.execute(query, {"t": f"{tenant}%"}) == [(f"{tenant}new", 2017)]
 
 
-@pytest.mark.parametrize(
-    ("projection", "query"),
-    [
-        ("by_chain", "SELECT execution, span, duration_us FROM chain_execution_traces WHERE tenant = 't' AND chain = 'c1'"
-         " AND record_kind = 'step' AND start_time >= '2020-01-02 03:00:00' ORDER BY duration_us DESC"
-         " LIMIT 10"),
-        ("by_time", "SELECT chain, step, error_ratio FROM chain_health_metrics WHERE tenant = 't' AND window_start >= '2020-01-02 03:00:00'"),
-        ("by_target", "SELECT source, sum(count) FROM chain_dependency_events WHERE tenant = 't' AND target = 'b1' GROUP BY source"),
-        ("by_time", "SELECT chain, step, score FROM chain_anomalies WHERE tenant = 't' AND window_start >= '2020-01-02 03:00:00'"),
-        ("by_incident", "SELECT strategy, status, time FROM chain_recovery_actions WHERE tenant = 't' AND incident = 'i1' ORDER BY time"),
-    ],
-)  # fmt: skip
+IN_THE_LAST_HOUR = ">= '2020-01-02 03:00:00'"
+QUERIES = {
+    "slowest steps of a chain": (
+        "by_chain",
+        "SELECT execution, span, duration_us FROM chain_execution_traces WHERE tenant = 't' AND chain = 'c1'"
+        f" AND record_kind = 'step' AND start_time {IN_THE_LAST_HOUR} ORDER BY duration_us DESC LIMIT 10",
+    ),
+    "health of everything": (
+        "by_time",
+        "SELECT chain, step, error_ratio FROM chain_health_metrics WHERE tenant = 't'"
+        f" AND window_start {IN_THE_LAST_HOUR}",
+    ),
+    "who depends on a component": (
+        "by_target",
+        "SELECT source, sum(count) FROM chain_dependency_events WHERE tenant = 't' AND target = 'b1' GROUP BY source",
+    ),
+    "what was unusual": (
+        "by_time",
+        f"SELECT chain, step, score FROM chain_anomalies WHERE tenant = 't' AND window_start {IN_THE_LAST_HOUR}",
+    ),
+    "what was done about an incident": (
+        "by_incident",
+        "SELECT strategy, status FROM chain_recovery_actions WHERE tenant = 't' AND incident = 'i1' ORDER BY time",
+    ),
+}
+
+
+@pytest.mark.parametrize(("projection", "query"), QUERIES.values(), ids=QUERIES)
 def test_projection_is_used(server: Client, projection: str, query: str) -> None:
     table = query.split(" FROM ")[1].split()[0]
     fill(server, table)
@@ -147,14 +175,21 @@ def test_projection_is_used(server: Client, projection: str, query: str) -> None
 def fill(server: Client, table: str) -> None:
     """Put 100,000 rows of a tenant into a table: a projection is only taken where it reads less."""
     structure = "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = %(t)s"
-    given = {"tenant": "'t'", "inserted_at": "now()", "window_start": "toDateTime64('2020-01-01', 6) + number",
-             "start_time": "toDateTime64('2020-01-01', 6) + number", "time": "toDateTime64('2020-01-01',"
-             " 6) + number",
-             "execution": "toString(cityHash64(number))", "id": "toString(number)", "chain": "concat('c', toString(number % 50))",
-             "record_kind": "'step'", "target": "concat('b', toString(number % 50))",
-             "source": "concat('a', toString(number % 999))", "incident": "concat('i', toString(number %"
-             " 999))",
-             "component": "concat('k', toString(number % 50))"}  # fmt: skip
+    given = {
+        "tenant": "'t'",
+        "inserted_at": "now()",
+        "window_start": "toDateTime64('2020-01-01', 6) + number",
+        "start_time": "toDateTime64('2020-01-01', 6) + number",
+        "time": "toDateTime64('2020-01-01', 6) + number",
+        "execution": "toString(cityHash64(number))",
+        "id": "toString(number)",
+        "record_kind": "'step'",
+        "chain": "concat('c', toString(number % 50))",
+        "target": "concat('b', toString(number % 50))",
+        "source": "concat('a', toString(number % 999))",
+        "component": "concat('k', toString(number % 50))",
+        "incident": "concat('i', toString(number % 999))",
+    }
     columns = [name for name, _ in server.execute(structure, {"t": table}) if name in given]
     values = ", ".join(given[name] for name in columns)
     server.execute(f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM numbers(100000)")
@@ -164,21 +199,24 @@ def test_one_execution_is_found_by_the_sorting_key(server: Client) -> None:
     fill(server, TRACE_TABLE)
     query = f"EXPLAIN indexes = 1 SELECT * FROM {TRACE_TABLE} WHERE tenant = 't' AND execution = '123'"
     plan = "\n".join(line for (line,) in server.execute(query))
-    assert (
-        "PrimaryKey" in plan
-        and "Condition: and((execution in ['123', '123']), (tenant in ['t', 't']))" in plan
-    ), plan
+    assert "PrimaryKey" in plan, plan
+    assert "Condition: and((execution in ['123', '123']), (tenant in ['t', 't']))" in plan, plan
 
 
 def test_health_per_hour_takes_the_highest_revision_once(
     stack: Stack, database: str, server: Client, tenant: str
 ) -> None:
-    writer = ClickHouseSink(stack.clickhouse_dsn, rows.HEALTH_TABLE, rows.HEALTH_COLUMNS, database=database)
     late = window(tenant, 0, revision=1, events=12, completed=5)
     for number, windows in enumerate(
         [[window(tenant, 0), window(tenant, 1)], [late], [window(tenant, 0)], [late]]
     ):
-        writer.insert(rows.health_columns((AT, one) for one in windows), f"{tenant}{number}")
+        insert(
+            stack,
+            database,
+            rows.HEALTH_TABLE,
+            rows.health_columns((AT, one) for one in windows),
+            f"{tenant}{number}",
+        )
     query = """SELECT windows, events, completed, failed, round(error_ratio, 3), round(mean_us, 2),
     worst_p99_us,
         affected_executions, toUnixTimestamp(hour) FROM chain_health_hourly WHERE tenant = %(t)s"""
@@ -191,18 +229,31 @@ def test_health_per_hour_takes_the_highest_revision_once(
 def test_edges_per_hour_take_the_highest_revision_once(
     stack: Stack, database: str, server: Client, tenant: str
 ) -> None:
-    writer = ClickHouseSink(
-        stack.clickhouse_dsn, rows.DEPENDENCY_TABLE, rows.DEPENDENCY_COLUMNS, database=database
-    )
     for number, one in enumerate(
         [edge(tenant, 0), edge(tenant, 0, 1, 6), edge(tenant, 0), edge(tenant, 1), edge(tenant, 60)]
     ):
-        writer.insert(rows.dependency_columns([(AT, one)]), f"{tenant}{number}")
+        insert(
+            stack, database, rows.DEPENDENCY_TABLE, rows.dependency_columns([(AT, one)]), f"{tenant}{number}"
+        )
     query = (
         "SELECT count, failed, latency_mean_us, latency_max_us FROM dependency_edges_hourly WHERE tenant"
         " = %(t)s ORDER BY hour"
     )
     assert server.execute(query, {"t": tenant}) == [(10, 2, 5.0, 10), (4, 1, 5.0, 69)]
+
+
+def test_many_runs_are_counted_within_one_per_cent(server: Client, tenant: str) -> None:
+    runs = 50_000
+    server.execute(
+        "INSERT INTO chain_execution_traces (tenant, record_kind, step, status, execution, span, inserted_at)"
+        " SELECT %(t)s, 'step', 's', if(number %% 10 = 0, 'failed', 'completed'), toString(number), 'a', now()"
+        " FROM numbers(%(n)s)",
+        {"t": tenant, "n": runs},
+    )
+    query = "SELECT runs, failed_runs FROM step_errors_hourly WHERE tenant = %(t)s"
+    ((counted, failed),) = server.execute(query, {"t": tenant})
+    assert counted == pytest.approx(runs, rel=0.01)
+    assert failed == pytest.approx(runs / 10, rel=0.01)
 
 
 def test_anomalies_and_actions_come_back_as_they_were(
@@ -220,14 +271,8 @@ def test_anomalies_and_actions_come_back_as_they_were(
         time_unix_us=START_US,
     )  # fmt: skip
     done = action.model_copy(update={"status": "succeeded", "revision": 1})
-    anomalies = ClickHouseSink(
-        stack.clickhouse_dsn, rows.ANOMALY_TABLE, rows.ANOMALY_COLUMNS, database=database
-    )
-    actions = ClickHouseSink(
-        stack.clickhouse_dsn, rows.RECOVERY_TABLE, rows.RECOVERY_COLUMNS, database=database
-    )
-    anomalies.insert(rows.anomaly_columns([(AT, anomaly)]), tenant)
-    actions.insert(rows.recovery_columns([(AT, action), (AT, done)]), tenant)
+    insert(stack, database, rows.ANOMALY_TABLE, rows.anomaly_columns([(AT, anomaly)]), tenant)
+    insert(stack, database, rows.RECOVERY_TABLE, rows.recovery_columns([(AT, action), (AT, done)]), tenant)
     who = {"t": tenant}
     assert server.execute("SELECT features, score FROM chain_anomalies WHERE tenant = %(t)s", who) == [
         ([("p99_us", "novelty", 9.0, None, 1.0)], 0.9)

@@ -67,10 +67,20 @@ def tenant() -> str:
     return uuid.uuid4().hex
 
 
+OPEN: list[ClickHouseSink] = []
+
+
 def sink(stack: Stack, database: str, kind: type[ClickHouseSink] = ClickHouseSink, **options: Any) -> Any:
-    return kind(
-        stack.clickhouse_dsn, TRACE_TABLE, TRACE_COLUMNS, database=database, **{"max_rows": 10, **options}
-    )
+    options = {"max_rows": 10, **options}
+    OPEN.append(kind(stack.clickhouse_dsn, TRACE_TABLE, TRACE_COLUMNS, database=database, **options))
+    return OPEN[-1]
+
+
+@pytest.fixture(autouse=True)
+def close() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 def block(tenant: str, first: int, last: int) -> Columns:
@@ -311,12 +321,15 @@ def test_value_of_a_wrong_type_is_refused_without_showing_it(
     ]
     with pytest.raises(ClickHouseRefused) as caught:
         sink(stack, database).insert(broken, tenant)
-    assert "secret" not in str(caught.value) and caught.value.__cause__ is None
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
 
 
 def test_missing_table_is_refused(stack: Stack, database: str) -> None:
+    writer = ClickHouseSink(stack.clickhouse_dsn, "nothing", ["a"], database=database)
     with pytest.raises(ClickHouseRefused, match="UNKNOWN_TABLE"):
-        ClickHouseSink(stack.clickhouse_dsn, "nothing", ["a"], database=database).insert([[1]], "t")
+        writer.insert([[1]], "t")
+    writer.close()
 
 
 def test_server_that_is_away_is_waited_for_until_told_to_stop() -> None:

@@ -59,14 +59,23 @@ def tenant() -> str:
 
 
 @pytest.fixture
-def writer(stack: Stack, schema: str, tenant: str) -> Iterator[PostgresSink]:
-    made = sink(stack, schema, tenant)
-    yield made
-    made.close()
+def writer(stack: Stack, schema: str, tenant: str) -> PostgresSink:
+    return sink(stack, schema, tenant)
+
+
+OPEN: list[PostgresSink] = []
 
 
 def sink(stack: Stack, schema: str, name: str, **options: Any) -> PostgresSink:
-    return PostgresSink(stack.postgres_dsn, name, ALL, schema=schema, **options)
+    OPEN.append(PostgresSink(stack.postgres_dsn, name, ALL, schema=schema, **options))
+    return OPEN[-1]
+
+
+@pytest.fixture(autouse=True)
+def close() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 def executions(tenant: str, *states: tuple[str, int, str]) -> Any:
@@ -108,8 +117,10 @@ def test_refused_batch_leaves_neither_rows_nor_offset(
     writer.write("t", 0, 0, 0, executions(tenant, ("a", 0, "completed")))
     with pytest.raises(PostgresRefused, match="CheckViolation 23514") as caught:
         writer.write("t", 0, 1, 1, executions(tenant, ("b", 0, "completed"), ("c", 0, "secret-value")))
-    assert "secret" not in str(caught.value) and caught.value.__cause__ is None
-    assert stored(connection, tenant) == [("a", 0, "completed")] and writer.resume("t", 0) == 1
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert stored(connection, tenant) == [("a", 0, "completed")]
+    assert writer.resume("t", 0) == 1
 
 
 def test_batch_whose_commit_was_not_answered_is_not_written_twice(
@@ -117,7 +128,8 @@ def test_batch_whose_commit_was_not_answered_is_not_written_twice(
 ) -> None:
     writer.write("t", 0, 0, 4, executions(tenant, ("a", 0, "completed")))
     writer.write("t", 0, 0, 4, executions(tenant, ("a", 0, "failed")))
-    assert stored(connection, tenant) == [("a", 0, "completed")] and writer.resume("t", 0) == 5
+    assert stored(connection, tenant) == [("a", 0, "completed")]
+    assert writer.resume("t", 0) == 5
 
 
 def test_writer_that_lost_its_partition_is_told_so(
@@ -150,7 +162,8 @@ def test_two_writers_of_one_partition_do_not_both_write(
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcome) == ["stale"] * 5 + ["written"] and len(stored(connection, tenant)) == 1
+    assert sorted(outcome) == ["stale"] * 5 + ["written"]
+    assert len(stored(connection, tenant)) == 1
 
 
 def test_lost_connection_is_replaced(
@@ -167,7 +180,8 @@ def test_lost_connection_is_replaced(
         " = 'COMMIT'"
     )
     writer.write("t", 0, 1, 1, executions(tenant, ("b", 0, "completed")))
-    assert len(stored(connection, tenant)) == 2 and writer.resume("t", 0) == 2
+    assert len(stored(connection, tenant)) == 2
+    assert writer.resume("t", 0) == 2
 
 
 def test_metrics_keep_the_newest_window(

@@ -84,9 +84,11 @@ def upserted(upsert: Upsert, found: pg.Rows) -> list[dict[str, object]]:
 
 def test_health_window() -> None:
     row = rows(ch.HEALTH_COLUMNS, ch.health_columns([(AT, WINDOW)]))[0]
-    assert row["window_start"] == START_US and row["watermark"] == START_US + 20
+    assert row["window_start"] == START_US
+    assert row["watermark"] == START_US + 20
     assert (row["durations_scale"], row["durations_zero"], row["durations_buckets"]) == (3, 1, {-2: 1, 7: 2})
-    assert row["resources"] == {"cpu_ratio": (2, 0.5, 0.7)} and row["sources"] == [("e", 0, 5, 6)]
+    assert row["resources"] == {"cpu_ratio": (2, 0.5, 0.7)}
+    assert row["sources"] == [("e", 0, 5, 6)]
     assert (row["source_topic"], row["source_partition"], row["source_offset"]) == AT
     plain = {"id", "kind", "tenant", "chain", "step", "component", "revision", "events", "started",
     "completed", "failed",
@@ -101,7 +103,8 @@ def test_health_window() -> None:
 def test_dependency_window() -> None:
     row = rows(ch.DEPENDENCY_COLUMNS, ch.dependency_columns([(AT, EDGE)]))[0]
     same = set(row) & set(type(EDGE).model_fields)
-    assert {name: row[name] for name in same} == {name: getattr(EDGE, name) for name in same} and len(
+    assert {name: row[name] for name in same} == {name: getattr(EDGE, name) for name in same}
+    assert len(
         same
     ) == 12
     assert row["window_end"] == START_US + 10
@@ -173,7 +176,8 @@ def test_execution_row_holds_nothing_that_postgresql_refuses() -> None:
     row = upserted(pg.EXECUTIONS, pg.execution_rows([(AT, BATCH)]))[0]
     assert (row["error_message"], row["missing_steps"]) == ("no\ufffdanswer", ["x\ufffd"])
     assert (row["steps"], row["steps_completed"], row["steps_failed"]) == (1, 0, 1)
-    assert row["started_at"] == datetime(2023, 11, 14, 22, 13, 20, 1, tzinfo=UTC) and row["ended_at"] is None
+    assert row["started_at"] == datetime(2023, 11, 14, 22, 13, 20, 1, tzinfo=UTC)
+    assert row["ended_at"] is None
 
 
 def test_metric_row() -> None:
@@ -198,5 +202,6 @@ def test_definition_gives_a_flow_and_one_row_per_step() -> None:
 
 def test_times_are_exact_to_the_microsecond() -> None:
     last = 4_102_444_799_999_999
-    assert timestamp(last).microsecond == 999_999 and timestamp(last).year == 2099
+    assert timestamp(last).microsecond == 999_999
+    assert timestamp(last).year == 2099
     assert optional_timestamp(0) is None

@@ -1,0 +1,54 @@
+# FlowChain. Two commands are enough to begin with: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down status test test-fast lint contract lock clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv with the pinned dependencies (the other targets do so by themselves)
+
+$(STAMP): constraints.txt pyproject.toml sdk/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FlowChain needs Python 3.11 or newer; PYTHON=... names one")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing pinned dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e ./sdk -e .
+	@touch $(STAMP)
+
+demo: install ## fourteen services on real engines, one breaks: what FlowChain says about it
+	@$(BIN)/flowchain demo
+
+up: install ## start Kafka, PostgreSQL, ClickHouse and the workers, and leave them running
+	@$(BIN)/flowchain up
+
+down: install ## stop them; their data stays
+	@$(BIN)/flowchain down
+
+status: install ## show what runs, how far it is, and what lags
+	@$(BIN)/flowchain status
+
+test: install ## all tests, on real engines
+	@$(BIN)/pytest
+
+test-fast: install ## the tests that need no engine
+	@$(BIN)/pytest tests/unit tests/contract
+
+lint: install ## style, types, the import rule, the contract
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --config pyproject.toml
+	@$(BIN)/python -m schemas.generate --check
+
+contract: install ## write the generated JSON Schemas and the AsyncAPI document anew
+	@$(BIN)/python -m schemas.generate
+
+lock: install ## resolve the dependencies anew into constraints.txt (needs uv on PATH)
+	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o constraints.txt
+
+clean: ## remove what the targets made, the local stack's data included
+	@rm -rf $(VENV) .flowchain .mypy_cache .ruff_cache .pytest_cache
