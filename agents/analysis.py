@@ -21,6 +21,7 @@ from streams.alerts import AlertSettings
 from streams.analysis import AnalysisSettings
 from streams.anomaly import AnomalySettings
 from streams.impact import ImpactSettings
+from streams.rootcause.memory import MemorySettings
 
 log = structlog.get_logger("analysis")
 URGENT_S = 0.05
@@ -101,7 +102,9 @@ def analysis_settings(settings: Settings) -> AnalysisSettings:
         anomaly=AnomalySettings(
             warm_up_windows=settings.anomaly_warmup_windows, hold_us=round(settings.anomaly_hold_s * 1e6)
         ),
-        impact=ImpactSettings(quiet_us=round(settings.incident_quiet_s * 1e6)),
+        impact=ImpactSettings(
+            quiet_us=round(settings.incident_quiet_s * 1e6), memory=MemorySettings(window_us=settings.limits.window_us)
+        ),
         alerts=AlertSettings(),
     )
 

@@ -126,8 +126,11 @@ class SinkAgent:
         if block.redo is None:
             return
         first, last = block.redo
-        begins_late = not block.offsets and offset > first
-        if begins_late or offset > last:
+        if not block.offsets and offset > last:
+            # It was complete, for its records had been acknowledged; only its end had not been noted.
+            await asyncio.to_thread(self._store.skip, self.topic, partition, last)
+            block.redo = None
+        elif offset > last or (not block.offsets and offset > first):
             log.error("block lost", topic=self.topic, partition=partition, first_offset=first, last_offset=last)
             await asyncio.to_thread(self._store.skip, self.topic, partition, min(offset, last + 1) - 1)
             block.redo = None

@@ -12,9 +12,10 @@ from schemas.topics import EVENTS, EVENTS_DLQ
 from streams.events import Refused
 
 PREFIX = "__connect.errors."
+Headers = list[tuple[str, str | bytes | None]]
 
 
-def dead_letter_headers(message: Message, refused: Refused) -> list[tuple[str, bytes]]:
+def dead_letter_headers(message: Message, refused: Refused) -> Headers:
     """Return the headers of a dead letter: the record's own, then where it was and why it was refused."""
     facts = {
         "topic": message.topic() or "",
@@ -24,8 +25,12 @@ def dead_letter_headers(message: Message, refused: Refused) -> list[tuple[str, b
         "exception.message": refused.reason,
         "disposition": "refused",
     }
-    own = [(name, value if isinstance(value, bytes) else str(value or "").encode()) for name, value in message.headers() or []]
-    return [*own, *((PREFIX + name, value.encode()) for name, value in facts.items())]
+    return [*_headers(message), *((PREFIX + name, value.encode()) for name, value in facts.items())]
+
+
+def _headers(message: Message) -> Headers:
+    headers = message.headers() or []
+    return list(headers.items()) if isinstance(headers, dict) else list(headers)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class StoredLetter:
     letter: DeadLetter
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Headers
 
 
 def read_dead_letters(settings: Settings) -> Iterator[StoredLetter]:
@@ -72,8 +77,12 @@ def redrive(settings: Settings, letters: list[StoredLetter]) -> int:
 
 
 def _stored(message: Message) -> StoredLetter:
-    headers = [(name, value if isinstance(value, bytes) else b"") for name, value in message.headers() or []]
-    facts = {name.removeprefix(PREFIX): value.decode() for name, value in headers if name.startswith(PREFIX)}
+    headers = _headers(message)
+    facts = {
+        name.removeprefix(PREFIX): value.decode()
+        for name, value in headers
+        if name.startswith(PREFIX) and isinstance(value, bytes)
+    }
     letter = DeadLetter.model_validate(
         {
             "topic": facts["topic"],

@@ -44,7 +44,7 @@ def read_range(settings: Settings, topic: str, partition: int, start: int, stop:
             for message in consumer.consume(10_000, 1.0):
                 error = message.error()
                 if error is None:
-                    if stop is not None and message.offset() >= stop:
+                    if stop is not None and (message.offset() or 0) >= stop:
                         return
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:
@@ -62,7 +62,7 @@ def read_changelog(settings: Settings, topic: str, partition: int) -> dict[bytes
     consumer.close()
     entries: dict[bytes, bytes] = {}
     for message in read_range(settings, topic, partition, low):
-        key, value = message.key(), message.value()
+        key, value = message.key() or b"", message.value()
         if value is None:
             entries.pop(key, None)
         else:

@@ -1,7 +1,7 @@
 """Makes the topic catalogue so on a cluster, and tells where a cluster differs from it."""
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from connectors.settings import Settings
 from schemas.topics import CATALOGUE, Topic

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import psycopg
 from clickhouse_driver import Client  # type: ignore[import-untyped]
+from pydantic import SecretStr
 
 from connectors.clickhouse import client
 from connectors.deadletters import read_dead_letters
@@ -77,8 +78,8 @@ def running(home: Path, console: Any) -> Iterator[tuple[Settings, Supervisor]]:
     shutil.rmtree(home, ignore_errors=True)
     with devstack.running(home) as stack:
         settings = Settings(
-            bootstrap_servers=stack.bootstrap_servers, postgres_dsn=stack.postgres_dsn,  # type: ignore[arg-type]
-            clickhouse_dsn=stack.clickhouse_dsn, **SETTINGS,  # type: ignore[arg-type]
+            bootstrap_servers=stack.bootstrap_servers, postgres_dsn=SecretStr(stack.postgres_dsn),
+            clickhouse_dsn=SecretStr(stack.clickhouse_dsn), **SETTINGS,  # type: ignore[arg-type]
         )  # fmt: skip
         environment = {
             f"FLOWCHAIN_{name.upper()}": str(value)

@@ -20,7 +20,8 @@ def bucket_index(value_us: int) -> int:
     """Return the bucket of a duration in whole µs; ZERO for 0."""
     if value_us <= 1:
         return 0 if value_us == 1 else ZERO
-    return ceil(log2(value_us) * PER_DOUBLING) - 1
+    index: int = ceil(log2(value_us) * PER_DOUBLING) - 1
+    return index
 
 
 def bucket_value(index: int) -> float:

@@ -64,7 +64,7 @@ def _health_row(position: Position, w: HealthWindow) -> tuple[Any, ...]:
         {int(bucket): count for bucket, count in w.durations.buckets.items()}, w.violations,
         w.affected_executions,
         w.affected_sample, w.cpu_us, w.io_wait_us, w.memory_max_bytes, w.broker_mean_us, w.broker_max_us,
-        {name: (summary.count, summary.mean, summary.max) for name, summary in w.resources.items()},
+        [(name, summary.count, summary.mean, summary.max) for name, summary in w.resources.items()],
         [(r.topic, r.partition, r.first_offset, r.last_offset) for r in w.sources], *position,
     )  # fmt: skip
 

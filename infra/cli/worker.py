@@ -1,6 +1,8 @@
 """`flowchain worker`: the processes of the pipeline, each in the foreground."""
 
+import signal
 import sys
+import threading
 from enum import StrEnum
 
 import faust
@@ -11,7 +13,8 @@ from agents.ingest import IngestWorker, TooManyDeadLetters
 from agents.sinks import sinks_app
 from connectors.settings import Settings
 from connectors.telemetry import configure_logging
-from infra.cli.common import CommandError, Prefix, load_settings
+from infra.cli.common import HOME, CommandError, Prefix, load_settings
+from infra.supervisor import workers
 
 
 class Worker(StrEnum):
@@ -50,6 +53,16 @@ def worker(name: Worker, prefix: Prefix = None) -> None:
         run_both_sinks(settings)
     else:
         run_faust(sinks_app(settings, name.removeprefix("sinks-")), settings)
+
+
+def run_both_sinks(settings: Settings) -> None:
+    """Run a process per database, restarted as needed, until SIGTERM or Ctrl-C."""
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    environment = {"FLOWCHAIN_TOPIC_PREFIX": settings.topic_prefix}
+    with workers(HOME, environment, (Worker.SINKS_CLICKHOUSE, Worker.SINKS_POSTGRES)):
+        done.wait()
 
 
 def run_faust(app: faust.App, settings: Settings) -> None:

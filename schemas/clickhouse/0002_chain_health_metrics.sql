@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS chain_health_metrics
     memory_max_bytes UInt64 COMMENT 'largest memory use of one run, bytes' CODEC(T64, ZSTD(1)),
     broker_mean_us Float64 COMMENT 'mean time of consumed Kafka records in the broker, microseconds' CODEC(ZSTD(1)),
     broker_max_us UInt64 COMMENT 'longest time of a consumed Kafka record in the broker, microseconds' CODEC(T64, ZSTD(1)),
-    resources Map(String, Tuple(count UInt64, mean Float64, max Float64)) COMMENT 'samples per resource; the unit is in the resource''s name' CODEC(ZSTD(1)),
+    resources Array(Tuple(resource String, count UInt64, mean Float64, max Float64)) COMMENT 'samples per resource; the unit is in the resource''s name' CODEC(ZSTD(1)),
     sources Array(Tuple(topic String, partition UInt32, first_offset UInt64, last_offset UInt64)) COMMENT 'evidence: ranges of the events topic, ends included' CODEC(ZSTD(1)),
     source_topic LowCardinality(String) COMMENT 'topic of the message that this row came from',
     source_partition UInt32 COMMENT 'its partition' CODEC(T64, ZSTD(1)),

@@ -87,7 +87,7 @@ def test_health_window() -> None:
     assert row["window_start"] == START_US
     assert row["watermark"] == START_US + 20
     assert (row["durations_scale"], row["durations_zero"], row["durations_buckets"]) == (3, 1, {-2: 1, 7: 2})
-    assert row["resources"] == {"cpu_ratio": (2, 0.5, 0.7)}
+    assert row["resources"] == [("cpu_ratio", 2, 0.5, 0.7)]
     assert row["sources"] == [("e", 0, 5, 6)]
     assert (row["source_topic"], row["source_partition"], row["source_offset"]) == AT
     plain = {"id", "kind", "tenant", "chain", "step", "component", "revision", "events", "started",
