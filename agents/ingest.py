@@ -38,7 +38,7 @@ from connectors.telemetry import (
 from connectors.topics import partition_counts
 from schemas.topics import EVENTS as EVENTS_TOPIC
 from schemas.topics import PARTIALS
-from streams.events import Event, Refused, decode_chunk
+from streams.events import decode_chunk
 from streams.rules import RuleBook
 from streams.tracker import Tracker
 

@@ -23,7 +23,7 @@ from infra import devstack
 from infra.simulator import Fault, Simulation, Truth, definitions, simulate
 from infra.supervisor import Supervisor, wait_until_ready, workers
 from schemas.analysis import Alert
-from schemas.topics import ALERTS, HEALTH
+from schemas.topics import HEALTH
 
 SETTINGS = {
     # Short windows, so that a demonstration of a minute has a past to compare with.
@@ -73,7 +73,7 @@ class Heard:
 
 
 @contextmanager
-def running(home: Path, console: Any) -> Iterator[tuple[Settings, Supervisor]]:
+def running(home: Path) -> Iterator[tuple[Settings, Supervisor]]:
     """Run the engines and the workers under `home`, begun anew, until the block ends."""
     shutil.rmtree(home, ignore_errors=True)
     with devstack.running(home) as stack:

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from schemas.base import DurationUs, Id, Name, Record, UnixUs
 
-AttributeValue = str | bool | int | float
+AttributeValue = str | bool | int | Annotated[float, Field(allow_inf_nan=False)]
 Attributes = Annotated[dict[Annotated[str, Field(max_length=128)], AttributeValue], Field(max_length=32)]
 
 

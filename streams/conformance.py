@@ -80,7 +80,7 @@ def overdue(execution: Execution, rules: ChainRules | None, now_us: int, limits:
         settled = bool(execution.saw & SAW_COMPLETED) and execution.ended_us <= now_us
         for rule in _waiting(execution, rules):
             due_us = _due_us(execution, rule)
-            if due_us and due_us <= now_us or settled and not rule.deadline_us:
+            if (due_us and due_us <= now_us) or (settled and not rule.deadline_us):
                 yield _missing(execution, rule.name, rule.component, due_us or execution.ended_us, rule.deadline_us)
     if execution.last_us + limits.idle_us <= now_us:
         for step in list(execution.steps.values()):

@@ -7,8 +7,19 @@ from confluent_kafka import KafkaException
 from pydantic import ValidationError
 from rich.console import Console
 
-from infra.cli import alerts, demo, dlq, settings, stack, topics, worker
+from agents.ingest import TooManyDeadLetters
+from connectors.migrate import MigrationError
+from connectors.spans import SpanImportError
+from infra.cli import alerts, demo, dlq, importing, settings, stack, topics, worker
 from infra.cli.common import CommandError
+from infra.devstack import DevstackError
+from infra.importing import ImportRefused
+
+KNOWN = (
+    CommandError, DevstackError, ImportRefused, KafkaException, MigrationError, SpanImportError, TooManyDeadLetters,
+    ValidationError,
+)  # fmt: skip
+"""What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
 app = typer.Typer(
     name="flowchain",
@@ -18,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, worker, topics, alerts, dlq, settings):
+for module in (stack, demo, worker, topics, alerts, dlq, importing, settings):
     module.register(app)
 
 
@@ -26,7 +37,7 @@ def main() -> None:
     """Run the command line; a known error is one sentence on standard error and exit code 1."""
     try:
         app()
-    except (CommandError, KafkaException, ValidationError) as error:
+    except KNOWN as error:
         Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_sentence(error)}")
         sys.exit(1)
 

@@ -35,13 +35,10 @@ def demo(
     Example: `flowchain demo --fault slow --service trading-engine`
     """
     plan = Plan(rate=rate, seed=seed, kind=fault, service=service)
-    try:
-        devstack.fetch(console=console)
-        console.print("starting Kafka, PostgreSQL, ClickHouse and the workers …")
-        with demonstration.running(HOME / "demo", console) as (settings, _):
-            outcome = _show(settings, plan)
-    except devstack.DevstackError as error:
-        raise CommandError(str(error)) from error
+    devstack.fetch(console=console)
+    console.print("starting Kafka, PostgreSQL, ClickHouse and the workers …")
+    with demonstration.running(HOME / "demo") as (settings, _):
+        outcome = _show(settings, plan)
     failures = outcome.failures()
     for failure in failures:
         console.print(f"[red]wrong:[/red] {escape(failure)}")

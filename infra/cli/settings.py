@@ -7,9 +7,9 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 from rich.table import Table
 
-from connectors.migrate import MigrationError, migrate_clickhouse, migrate_postgres
+from connectors.migrate import migrate_clickhouse, migrate_postgres
 from connectors.settings import PROFILES, Settings
-from infra.cli.common import CommandError, Json, console, load_settings, print_json
+from infra.cli.common import Json, console, load_settings, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -40,13 +40,10 @@ def migrate(as_json: Json = False) -> None:
     Example: `flowchain migrate`
     """
     settings = load_settings()
-    try:
-        applied = {
-            "postgres": migrate_postgres(settings.postgres_dsn.get_secret_value(), settings.postgres_schema),
-            "clickhouse": migrate_clickhouse(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database),
-        }
-    except MigrationError as error:
-        raise CommandError(str(error)) from error
+    applied = {
+        "postgres": migrate_postgres(settings.postgres_dsn.get_secret_value(), settings.postgres_schema),
+        "clickhouse": migrate_clickhouse(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database),
+    }
     if as_json:
         print_json(applied)
         return

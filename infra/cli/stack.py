@@ -86,12 +86,9 @@ def status(as_json: Json = False) -> None:
 
 
 def start_engines(home: Path, *, detached: bool) -> devstack.Stack:
-    """Start the engines, fetching them once; raises CommandError with the reason."""
-    try:
-        devstack.fetch(console=console)
-        return devstack.up(home, detached=detached, console=console)
-    except devstack.DevstackError as error:
-        raise CommandError(str(error)) from error
+    """Start the engines, fetching them once; raises DevstackError with the reason."""
+    devstack.fetch(console=console)
+    return devstack.up(home, detached=detached, console=console)
 
 
 def prepare(settings: Settings) -> None:

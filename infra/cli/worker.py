@@ -9,11 +9,11 @@ import faust
 import typer
 
 from agents.analysis import analysis_app
-from agents.ingest import IngestWorker, TooManyDeadLetters
+from agents.ingest import IngestWorker
 from agents.sinks import sinks_app
 from connectors.settings import Settings
 from connectors.telemetry import configure_logging
-from infra.cli.common import HOME, CommandError, Prefix, load_settings
+from infra.cli.common import HOME, Prefix, load_settings
 from infra.supervisor import workers
 
 
@@ -43,10 +43,7 @@ def worker(name: Worker, prefix: Prefix = None) -> None:
     settings = load_settings(topic_prefix=prefix)
     configure_logging(settings)
     if name is Worker.INGEST:
-        try:
-            IngestWorker(settings).run()
-        except TooManyDeadLetters as error:
-            raise CommandError(str(error)) from error
+        IngestWorker(settings).run()
     elif name is Worker.ANALYSIS:
         run_faust(analysis_app(settings), settings)
     elif name is Worker.SINKS:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from flowchain import KafkaChannel, Publisher
-
 from infra.simulator.faults import DEFAULT_STRENGTH, FAULT_KINDS, Fault, FaultKind
 from infra.simulator.load import generate
 from infra.simulator.simulation import Config, Simulation

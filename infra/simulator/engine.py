@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flowchain import Consumed, Context, Step, StepOptions
-
 from infra.simulator.faults import FaultKind
 from infra.simulator.kernel import Process, Routine
 from infra.simulator.topology import VERSION, Chain, Tenant, Work

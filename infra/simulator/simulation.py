@@ -8,7 +8,6 @@ from math import pi, sin
 from random import Random
 
 from flowchain import Context
-
 from infra.simulator.engine import Engine
 from infra.simulator.faults import Fault, Faults
 from infra.simulator.kernel import Process

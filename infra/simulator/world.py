@@ -6,7 +6,6 @@ from random import Random
 from zlib import crc32
 
 from flowchain import Consumed, Context, Counts, Ids, Outlet, Tracker
-
 from infra.simulator.faults import Fault, Faults
 from infra.simulator.kernel import Kernel
 from infra.simulator.topology import SERVICES, SPREAD, Chain

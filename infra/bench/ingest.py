@@ -1,0 +1,208 @@
+"""How fast the real ingest worker is on a real broker, and a stock Faust agent on the same topic.
+
+The worker is measured by what it has committed: the group's offsets are read every 50 ms, and the clock runs from the
+first time they move to the moment they reach the end. So start-up and the join do not count, and what was applied but
+not committed does not either.
+"""
+
+import os
+import platform
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import orjson
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from connectors.definitions import publish_definitions
+from connectors.log import offsets_held, reader
+from connectors.settings import Settings
+from connectors.topics import apply_topics
+from infra.bench.processes import BenchError, python, tail
+from infra.simulator import definitions, generate
+from schemas.topics import CATALOGUE, EVENTS
+
+POLL_S = 0.05
+STALL_S = 60.0
+"""A worker whose offsets have not moved for so long has failed; a start takes about 5 s."""
+FAUST_START_S = 60.0
+TELL_EVERY = 10_000
+
+Tell = Callable[[str, int, int], None]
+"""Told (stage, done, of how many) now and then."""
+
+
+class Reading(NamedTuple):
+    """So many events were committed at a moment."""
+
+    at_s: float
+    events: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured."""
+
+    events: int
+    events_per_s: float
+    stock_faust_events_per_s: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the worker is."""
+        return self.events_per_s / self.stock_faust_events_per_s
+
+    def document(self) -> dict[str, Any]:
+        """Return the outcome for programs."""
+        return {
+            "events_per_s": round(self.events_per_s),
+            "events": self.events,
+            "stock_faust_events_per_s": round(self.stock_faust_events_per_s),
+            "ratio": round(self.ratio, 1),
+            "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        }
+
+
+def measure(settings: Settings, events: int, faust_s: float, home: Path, tell: Tell) -> Outcome:
+    """Create topics, load the events topic, measure the worker and then Faust; raises BenchError.
+
+    `settings` has a fresh topic prefix; logs of the two processes go to `home`.
+    """
+    apply_topics(settings)
+    publish_definitions(settings, definitions())
+    preload(settings, generate(events), events, tell)
+    return Outcome(events, _measure_ingest(settings, events, home, tell), _measure_faust(settings, events, faust_s, home, tell))
+
+
+def remove_topics(settings: Settings) -> None:
+    """Delete every topic under the prefix of the settings; for a cluster that outlives the measurement."""
+    if not settings.topic_prefix:
+        raise ValueError("only topics under a prefix are removed")
+    futures = AdminClient(settings.kafka()).delete_topics([settings.topic(topic.name) for topic in CATALOGUE])
+    for future in futures.values():
+        try:
+            future.result(30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+
+
+def preload(settings: Settings, events: Iterable[tuple[bytes, bytes]], count: int, tell: Tell) -> None:
+    """Put the events on their topic, one per message, and wait until the broker has them all."""
+    producer = Producer(
+        {
+            **settings.kafka(), "compression.type": "lz4", "linger.ms": 20, "partitioner": "murmur2_random",
+            "enable.idempotence": True, "queue.buffering.max.messages": 500_000,
+        }
+    )  # fmt: skip
+    topic = settings.topic(EVENTS.name)
+    for number, (key, value) in enumerate(events):
+        while True:
+            try:
+                producer.produce(topic, value, key)
+                break
+            except BufferError:
+                producer.poll(0.05)
+        if number % TELL_EVERY == 0:
+            tell("load", number, count)
+            producer.poll(0)
+    if left := producer.flush(60):
+        raise BenchError(f"the brokers did not take {left} of {count} events within a minute")
+    tell("load", count, count)
+
+
+def throughput(readings: Iterable[Reading], total: int) -> float:
+    """Return events/s between the first reading above 0 and the first that has reached `total`."""
+    first: Reading | None = None
+    for reading in readings:
+        if reading.events and first is None:
+            first = reading
+        if first is not None and reading.events >= total:
+            if reading.events == first.events:
+                raise BenchError(f"{total} events are too few to measure: they were all committed at once")
+            return (reading.events - first.events) / (reading.at_s - first.at_s)
+    raise BenchError("the worker ended before it had read everything")
+
+
+def _measure_ingest(settings: Settings, events: int, home: Path, tell: Tell) -> float:
+    log = home / "ingest.log"
+    environment = {"FLOWCHAIN_BOOTSTRAP_SERVERS": settings.bootstrap_servers, "FLOWCHAIN_HTTP_PORT": "0"}
+    arguments = ("worker", "ingest", "--prefix", settings.topic_prefix)
+    with python("infra.cli", *arguments, environment=environment, log=log) as process:
+        try:
+            return throughput(_told(_committed(settings, process), events, tell), events)
+        except BenchError as error:
+            raise BenchError(f"{error}; the end of its log: {tail(log)}") from error
+
+
+def _told(readings: Iterator[Reading], total: int, tell: Tell) -> Iterator[Reading]:
+    for reading in readings:
+        tell("ingest", reading.events, total)
+        yield reading
+
+
+def _committed(settings: Settings, process: subprocess.Popen[bytes]) -> Iterator[Reading]:
+    """Read the group's offsets every POLL_S as long as the worker runs; what it appends itself (ticks) is not counted."""
+    topic, group = settings.topic(EVENTS.name), settings.group("ingest")
+    ends = _ends(settings, topic)
+    admin = AdminClient(settings.kafka())
+    moved_s, before = time.monotonic(), 0
+    while process.poll() is None:
+        listing = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
+        now_s = time.monotonic()
+        offsets = {tp.partition: tp.offset for tp in listing.topic_partitions or [] if tp.topic == topic}
+        done = sum(min(end, max(0, offsets.get(partition, 0))) for partition, end in ends.items())
+        yield Reading(now_s, done)
+        if done > before:
+            moved_s, before = now_s, done
+        elif now_s - moved_s > STALL_S:
+            raise BenchError(f"the worker has committed nothing for {STALL_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+def _ends(settings: Settings, topic: str) -> dict[int, int]:
+    consumer = reader(settings)
+    try:
+        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        return {partition: offsets_held(consumer, topic, partition)[1] for partition in partitions}
+    finally:
+        consumer.close()
+
+
+def _measure_faust(settings: Settings, events: int, seconds: float, home: Path, tell: Tell) -> float:
+    log = home / "stock_faust.log"
+    arguments = (
+        settings.bootstrap_servers, settings.topic(EVENTS.name), f"{settings.topic_prefix}stock-faust", str(seconds),
+        str(events),
+    )  # fmt: skip
+    with python("infra.bench.stock_faust", *arguments, environment={}, log=log) as process:
+        line = _first_line(process, seconds + FAUST_START_S, lambda passed_s: tell("faust", round(passed_s), round(seconds)))
+        if line is None:
+            raise BenchError(f"stock Faust gave no figure; the end of its log: {tail(log)}")
+    report = orjson.loads(line)
+    if report["events"] <= 0 or report["seconds"] <= 0:
+        raise BenchError("stock Faust had read everything within its first second: give more --events")
+    return float(report["events"] / report["seconds"])
+
+
+def _first_line(process: subprocess.Popen[bytes], timeout_s: float, passing: Callable[[float], None]) -> bytes | None:
+    """Return the first line of a process's output; None when it ends or takes too long."""
+    if process.stdout is None:
+        return None
+    began_s = time.monotonic()
+    while (passed_s := time.monotonic() - began_s) < timeout_s:
+        passing(passed_s)
+        if select.select([process.stdout], [], [], 0.25)[0]:
+            return process.stdout.readline() or None
+    return None
+
+
+def fresh_prefix() -> str:
+    """Return a topic prefix that nobody uses."""
+    return f"bench-{uuid4().hex[:8]}."

@@ -1,0 +1,53 @@
+"""Child processes of a measurement: they end with the block, and with this process however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.devstack import _launch
+
+STOP_S = 15.0
+TOLD = 800
+"""Characters of a log that an error quotes."""
+
+
+class BenchError(Exception):
+    """Why there is no measurement, in one sentence."""
+
+
+@contextmanager
+def python(module: str, *arguments: str, environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m module arguments…`, its standard output in a pipe and its standard error in `log`."""
+    argv = [sys.executable, "-m", module, *arguments]
+    if sys.platform == "linux":
+        argv = [sys.executable, _launch.__file__, str(int(signal.SIGTERM)), str(os.getpid()), *argv]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            argv, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                _end(process)
+    finally:
+        process.poll()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def tail(log: Path) -> str:
+    """Return the end of a log, for an error."""
+    return log.read_text(errors="replace")[-TOLD:].strip() or "its log is empty"

@@ -1,0 +1,111 @@
+"""`flowchain import`: real traces as chain events, through the whole pipeline."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from connectors.settings import Settings
+from connectors.spans import Options
+from infra import devstack, importing
+from infra.cli.alerts import print_alert
+from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json
+from infra.cli.stack import prepare
+
+commands = typer.Typer(help="Bring in what other systems have recorded.", no_args_is_help=True)
+INPUTS = ("traces", "logs", "metrics")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(commands, name="import")
+
+
+@commands.command()
+def spans(
+    path: Annotated[Path, typer.Argument(help="OTLP JSON file or folder, or a folder in the TrainTicket CSV layout")],
+    day: Annotated[list[str] | None, typer.Option(help="TrainTicket: only these day folders")] = None,
+    inputs: Annotated[str, typer.Option(help="what is read: traces, logs, metrics, separated by commas")] = "traces,logs,metrics",
+    chain_by: Annotated[str, typer.Option(help="a chain is named after the root span, or the entry behind a gateway: root, entry")] = "entry",
+    prefix: Annotated[str | None, typer.Option(help="topic prefix of the import; made from the path where left out")] = None,
+    shift: Annotated[bool, typer.Option("--shift", help="move all times so that the last event is now")] = False,
+    speed: Annotated[float | None, typer.Option(help="times as fast as it happened; as fast as possible where left out")] = None,
+    publish_only: Annotated[bool, typer.Option("--publish-only", help="only publish; workers run elsewhere")] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish traces as chain events, run the pipeline on them, and say what it found.
+
+    A trace becomes an execution, a span a step, a log line log.observed, a metric row resource.sampled. Exit code 1 when
+    an event was not counted, or a trace or span has no row in ClickHouse.
+
+    Example: `flowchain import spans traces.json --shift`
+    """
+    options = _options(day, inputs, chain_by)
+    with _engines():
+        settings = load_settings(topic_prefix=prefix or f"import-{_slug(path)}.")
+        prepare(settings)
+        document, complete = _run(settings, path, options, shift, speed, publish_only, as_json)
+    if as_json:
+        print_json(document)
+    raise typer.Exit(0 if complete else 1)
+
+
+def _run(
+    settings: Settings, path: Path, options: Options, shift: bool, speed: float | None, publish_only: bool, quiet: bool
+) -> tuple[dict[str, Any], bool]:
+    def tell(text: str) -> None:
+        if not quiet:
+            console.print(f"[dim]{text}[/dim]")
+
+    if publish_only:
+        summary = importing.publish(settings, path, options, shift=shift, speed=speed, progress=not quiet)
+        tell(f"{summary.events:,} events published to {settings.topic_prefix}flowchain.events.v1")
+        return {"events": summary.events, "prefix": settings.topic_prefix}, True
+    home = HOME / settings.topic_prefix.rstrip(".")
+    with importing.own_workers(settings, home):
+        summary = importing.publish(settings, path, options, shift=shift, speed=speed, progress=not quiet)
+        tell(f"{summary.events:,} events of {summary.executions:,} executions published")
+        result = importing.follow(settings, summary, tell)
+    if not quiet:
+        _print_result(result)
+    return result.document(), result.complete
+
+
+@contextmanager
+def _engines() -> Iterator[None]:
+    """Run the local stack for the block, unless it runs or addresses are configured."""
+    configured = "bootstrap_servers" in load_settings().model_fields_set
+    with nullcontext() if configured else devstack.running(HOME):
+        yield
+
+
+def _options(day: list[str] | None, inputs: str, chain_by: str) -> Options:
+    wanted = frozenset(name.strip() for name in inputs.split(","))
+    if not wanted <= set(INPUTS):
+        raise CommandError(f"--inputs: there are {', '.join(INPUTS)}")
+    if chain_by not in ("root", "entry"):
+        raise CommandError("--chain-by: there are root and entry")
+    by: Literal["root", "entry"] = "root" if chain_by == "root" else "entry"
+    return Options(days=frozenset(day) if day else None, inputs=wanted, chain_by=by)  # type: ignore[arg-type]
+
+
+def _slug(path: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", path.resolve().name.partition(".")[0].lower()).strip("-")[:40] or "spans"
+
+
+def _print_result(result: importing.Imported) -> None:
+    read = result.summary
+    console.print(
+        f"{read.events:,} events read, {result.events_counted:,} counted; {read.executions:,} traces, "
+        f"{result.executions_clickhouse:,} executions in ClickHouse; {read.steps:,} spans, "
+        f"{result.steps_clickhouse:,} steps in ClickHouse"
+    )
+    for reason, count in {**read.skipped, **read.repaired}.items():
+        console.print(f"  {count:,} rows: {escape(reason)}")
+    for alert in result.alerts:
+        print_alert(alert)
+    console.print(f"{len(result.alerts)} alerts")
