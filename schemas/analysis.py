@@ -80,7 +80,7 @@ class Incident(Record):
     chains: list[Name]
     affected_executions: Count
     affected_sample: list[Id]
-    affected_users: list[Name] = []
+    affected_users: list[Name] = Field(default_factory=list)
     violations: dict[str, Count]
     anomalies: list[Id]
     evidence: list[OffsetRange]

@@ -80,7 +80,7 @@ def overdue(execution: Execution, rules: ChainRules | None, now_us: int, limits:
         settled = bool(execution.saw & SAW_COMPLETED) and execution.ended_us <= now_us
         for rule in _waiting(execution, rules):
             due_us = _due_us(execution, rule)
-            if (due_us and due_us <= now_us) or (settled and not rule.deadline_us):
+            if due_us <= now_us if due_us else settled and _had_its_turn(execution, rules, rule):
                 yield _missing(execution, rule.name, rule.component, due_us or execution.ended_us, rule.deadline_us)
     if execution.last_us + limits.idle_us <= now_us:
         for step in list(execution.steps.values()):
@@ -153,6 +153,14 @@ def _due_us(execution: Execution, rule: StepRule) -> int:
         return execution.start_us + rule.deadline_us
     ends = [execution.ends.get(name, 0) for name in rule.after]
     return max(ends) + rule.deadline_us if all(ends) else 0
+
+
+def _had_its_turn(execution: Execution, rules: ChainRules, rule: StepRule) -> bool:
+    """Tell whether a step without a due time is missing from an execution that has completed.
+
+    One with a deadline is not, as long as a step before it is missing itself; a skipped optional step is no excuse.
+    """
+    return not rule.deadline_us or all(name in execution.ends or rules.steps[name].optional for name in rule.after)
 
 
 def _missing(execution: Execution, name: str, component: str, due_us: int, allowed_us: int) -> Violation:

@@ -182,7 +182,7 @@ def decode_chunk(values: Sequence[bytes | None]) -> list[Event | Refused]:
 def _objects(values: Sequence[bytes]) -> bool:
     """Return whether each value begins and ends like a JSON object, and none is too large."""
     return (
-        0 < min(map(len, values), default=1)
+        min(map(len, values), default=1) > 0
         and max(map(len, values), default=0) <= MAX_RECORD_BYTES
         and {value[0] for value in values} <= _OPENING
         and {value[-1] for value in values} <= _CLOSING

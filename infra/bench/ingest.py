@@ -32,6 +32,8 @@ POLL_S = 0.05
 STALL_S = 60.0
 """A worker whose offsets have not moved for so long has failed; a start takes about 5 s."""
 FAUST_START_S = 60.0
+COORDINATOR_STARTS = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
+"""What a young broker answers when it is asked for a group."""
 TELL_EVERY = 10_000
 
 Tell = Callable[[str, int, int], None]
@@ -134,7 +136,7 @@ def _measure_ingest(settings: Settings, events: int, home: Path, tell: Tell) -> 
     log = home / "ingest.log"
     environment = {"FLOWCHAIN_BOOTSTRAP_SERVERS": settings.bootstrap_servers, "FLOWCHAIN_HTTP_PORT": "0"}
     arguments = ("worker", "ingest", "--prefix", settings.topic_prefix)
-    with python("infra.cli", *arguments, environment=environment, log=log) as process:
+    with python("infra.cli", *arguments, log=log, environment=environment) as process:
         try:
             return throughput(_told(_committed(settings, process), events, tell), events)
         except BenchError as error:
@@ -154,9 +156,8 @@ def _committed(settings: Settings, process: subprocess.Popen[bytes]) -> Iterator
     admin = AdminClient(settings.kafka())
     moved_s, before = time.monotonic(), 0
     while process.poll() is None:
-        listing = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
+        offsets = _offsets(admin, topic, group)
         now_s = time.monotonic()
-        offsets = {tp.partition: tp.offset for tp in listing.topic_partitions or [] if tp.topic == topic}
         done = sum(min(end, max(0, offsets.get(partition, 0))) for partition, end in ends.items())
         yield Reading(now_s, done)
         if done > before:
@@ -164,6 +165,16 @@ def _committed(settings: Settings, process: subprocess.Popen[bytes]) -> Iterator
         elif now_s - moved_s > STALL_S:
             raise BenchError(f"the worker has committed nothing for {STALL_S:.0f} s")
         time.sleep(POLL_S)
+
+
+def _offsets(admin: AdminClient, topic: str, group: str) -> dict[int, int]:
+    try:
+        listing = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
+    except KafkaException as error:
+        if error.args[0].code() in COORDINATOR_STARTS:
+            return {}
+        raise
+    return {tp.partition: tp.offset for tp in listing.topic_partitions or [] if tp.topic == topic}
 
 
 def _ends(settings: Settings, topic: str) -> dict[int, int]:
@@ -181,7 +192,7 @@ def _measure_faust(settings: Settings, events: int, seconds: float, home: Path, 
         settings.bootstrap_servers, settings.topic(EVENTS.name), f"{settings.topic_prefix}stock-faust", str(seconds),
         str(events),
     )  # fmt: skip
-    with python("infra.bench.stock_faust", *arguments, environment={}, log=log) as process:
+    with python("infra.bench.stock_faust", *arguments, log=log, piped=True) as process:
         line = _first_line(process, seconds + FAUST_START_S, lambda passed_s: tell("faust", round(passed_s), round(seconds)))
         if line is None:
             raise BenchError(f"stock Faust gave no figure; the end of its log: {tail(log)}")

@@ -20,24 +20,23 @@ class BenchError(Exception):
 
 
 @contextmanager
-def python(module: str, *arguments: str, environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m module arguments…`, its standard output in a pipe and its standard error in `log`."""
+def python(
+    module: str, *arguments: str, log: Path, environment: Mapping[str, str] | None = None, piped: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m module arguments…` with its output in `log`; its standard output in a pipe where `piped`."""
     argv = [sys.executable, "-m", module, *arguments]
     if sys.platform == "linux":
         argv = [sys.executable, _launch.__file__, str(int(signal.SIGTERM)), str(os.getpid()), *argv]
-    with log.open("wb") as errors:
+    with log.open("wb") as file:
         process = subprocess.Popen(
-            argv, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-            start_new_session=True,
+            argv, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else file, stderr=file, start_new_session=True,
         )  # fmt: skip
-    try:
-        with process:
-            try:
-                yield process
-            finally:
-                _end(process)
-    finally:
-        process.poll()
+    with process:
+        try:
+            yield process
+        finally:
+            _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

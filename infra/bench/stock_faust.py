@@ -53,7 +53,6 @@ def counting_app(servers: str, topic: str, group: str, count: Count) -> faust.Ap
         autodiscover=False,
     )
 
-    @app.agent(app.topic(topic), name="counter")
     async def counter(stream: faust.StreamT[bytes]) -> None:
         async for _ in stream:
             if count.finished(time.perf_counter()):
@@ -61,13 +60,14 @@ def counting_app(servers: str, topic: str, group: str, count: Count) -> faust.Ap
                 sys.stdout.flush()
                 return
 
+    app.agent(app.topic(topic), name="counter")(counter)
     return app
 
 
 def main(servers: str, topic: str, group: str, seconds: str, events: str) -> None:
     """Run the agent; whoever started it ends it after the line."""
     app = counting_app(servers, topic, group, Count(float(seconds), int(events)))
-    faust.Worker(app, loglevel="error", redirect_stdouts=False).execute_from_commandline()
+    faust.Worker(app, loglevel="error", quiet=True, redirect_stdouts=False).execute_from_commandline()
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_a_crash_anywhere_changes_nothing(cuts: list[int], data: st.DataObject) 
             store |= {key: value for key, value in stage.changes() if value}
             at = cut
     assert published == expected
-    assert store == {key: value for key, value in straight.changes()}
+    assert store == dict(straight.changes())
 
 
 def test_changes_are_only_what_changed() -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-import flowchain
 import orjson
 import pytest
 from confluent_kafka import Consumer, Message, Producer
 
+import flowchain
 from schemas.events import CHAIN_EVENT
 
 PREFIX, PARTITIONS = "test.", 4

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import flowchain
 import orjson
 import pytest
+
+import flowchain
 from flowchain import Counts, FileChannel, KafkaChannel, MemoryChannel, Publisher
 from flowchain.channels import Encoded
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import flowchain
 import orjson
 import pytest
-from flowchain import Consumed
 from hypothesis import given
 from hypothesis import strategies as st
 
+import flowchain
+from flowchain import Consumed
 from schemas.events import CHAIN_EVENT
 
 Events = list[dict[str, Any]]
@@ -243,7 +243,7 @@ def test_whatever_the_host_says_is_valid_or_counted(
     kept: list[tuple[bytes, bytes]] = []
     flowchain.init("shop", channel=lambda counts: flowchain.MemoryChannel(counts, kept))
     with (
-        pytest.raises(RuntimeError),
+        pytest.raises(RuntimeError),  # noqa: PT012 - the log line and the error are one scene
         flowchain.execution(name, user=name, tenant=name, attributes=attributes),
         flowchain.step(name, component=name, attributes=attributes),
     ):

@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
-from flowchain import MemoryChannel, Publisher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flowchain import MemoryChannel, Publisher
 from infra.simulator import (
     CHAINS,
     FAULT_KINDS,
@@ -297,7 +297,7 @@ def test_generated_load_is_valid_ordered_and_every_execution_new() -> None:
     events = list(generate(100_000, 5, start_unix_us=START))
     assert len(events) == 100_000 and events == list(generate(100_000, 5, start_unix_us=START))
     times, started, failed = [], [], 0
-    for key, value in events[:3000] + events[-3000:]:
+    for _, value in events[:3000] + events[-3000:]:
         CHAIN_EVENT.validate_json(value)
     for key, value in events:
         event = orjson.loads(value)
