@@ -36,6 +36,7 @@ class AnalysisWorker:
         self.health = Health("analysis")
         self.health.details = self._details
         self._app = app
+        self._topic = settings.topic(PARTIALS.name)
         self._stages = analysis_settings(settings)
         self._partitions: dict[int, AnalysisPartition] = {}
         self._unacknowledged: list[EventT[Any]] = []
@@ -74,7 +75,14 @@ class AnalysisWorker:
         for event in events:
             event.ack()
         self._last_save = time.monotonic()
-        self.health.settled()
+        if events or not self._lags():
+            self.health.settled()
+
+    def _lags(self) -> bool:
+        """Whether a partition holds records that were not seen; the last offset may be a transaction's marker."""
+        consumer = self._app.consumer
+        ends = {number: consumer.highwater(TP(self._topic, number)) for number in self._partitions}
+        return any((ends[n] or 0) > p.saved + 2 for n, p in self._partitions.items())
 
     async def _load(self, number: int) -> AnalysisPartition:
         partition = await asyncio.to_thread(AnalysisPartition, self.settings, self._stages, number)

@@ -50,11 +50,12 @@ class _Comparison:
     def _fits(self, old: Schema, wider: list[Schema], path: str) -> Iterator[str]:
         """Yield nothing if one of the alternatives takes all values of old, else what the likest one has against it."""
         name = _name(old)
-        likest = [new for new in wider if name is not None and _name(new) == name] or wider
-        tried = [list(self._alternative(old, new, f"{path}<{name}>" if name else path)) for new in likest]
-        if all(tried):
-            yield min(tried, key=len)[0] if len(likest) > 1 else "" if not tried else tried[0][0]
-            yield from tried[0][1:] if len(tried) == 1 else []
+        path = f"{path}<{name}>" if name and len(wider) > 1 else path
+        tried = [(new, list(self._alternative(old, new, path))) for new in wider]
+        if not all(problems for _, problems in tried):
+            return
+        likest = [problems for new, problems in tried if len(tried) == 1 or name and _name(new) == name]
+        yield from likest[0] if likest else [f"{path}: {_said(old)} is not allowed any more"]
 
     def _alternative(self, old: Schema, new: Schema, path: str) -> Iterator[str]:
         """Yield what keeps values of old from being values of new, neither of them a union."""
@@ -120,6 +121,8 @@ def _alternatives(schema: Any, root: Schema) -> Iterator[Schema]:
         yield from ({"const": value, "type": _TYPES[type(value)]} for value in schema["enum"])
     elif isinstance(schema.get("type"), list):
         yield from ({**schema, "type": name} for name in schema["type"])
+    elif "const" in schema:
+        yield {"type": _TYPES[type(schema["const"])], **schema}
     else:
         yield schema
 
@@ -142,7 +145,7 @@ def _same(old: Any, new: Any) -> bool:
 
 def _said(schema: Schema) -> str:
     """Return a schema in words."""
-    return repr(schema["const"]) if "const" in schema else str(schema.get("title") or schema.get("type", "any value"))
+    return repr(schema["const"]) if "const" in schema else _name(schema) or str(schema.get("type", "any value"))
 
 
 def _bounds(old: Schema, new: Schema, path: str) -> Iterator[str]:

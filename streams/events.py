@@ -210,6 +210,7 @@ def _decode_as_contract(value: bytes) -> Event | None:
     Of a key given twice the last value counts; the decoder also looks at the first.
     """
     try:
-        return msgspec.convert(CHAIN_EVENT.validate_json(value).model_dump(), Event)
+        event: Event = msgspec.convert(CHAIN_EVENT.validate_json(value).model_dump(), Event)
+        return event
     except (pydantic.ValidationError, msgspec.ValidationError):
         return None

@@ -153,7 +153,10 @@ class HealthStage:
         name = f"{delta.step}\x1f{delta.component}"
         merged = window.series.get(name)
         if merged is None:
-            window.series[name] = MergedSeries(delta, {partition: (delta.first_offset, delta.last_offset)})
+            # A window that has closed without it may have been told as silent: this corrects that.
+            closed = delta.window_start_unix_us < self._progress.next_start_us
+            sources = {partition: (delta.first_offset, delta.last_offset)}
+            window.series[name] = MergedSeries(delta, sources, 0 if closed else OPEN)
         else:
             merge_delta(merged.total, delta)
             first, last = merged.sources.get(partition, (delta.first_offset, delta.last_offset))
@@ -199,17 +202,17 @@ class HealthStage:
         before_us = self._progress.next_start_us
         self._progress.next_start_us = next_start_us
         for key in sorted(key for key in self._windows if key[0] < next_start_us):
-            self._emit(key, closed)
-        self._emit_silence(before_us, next_start_us, closed)
+            self._emit(key, before_us, closed)
+        self._end_silence(before_us, next_start_us, closed)
         self._purge(closed.watermark_us)
         closed.windows.sort(key=lambda w: (w.window_start_unix_us, w.tenant, w.chain, w.step, w.component))
 
-    def _emit(self, key: ChainKey, closed: Closed) -> None:
+    def _emit(self, key: ChainKey, before_us: int, closed: Closed) -> None:
         window = self._windows[key]
         for merged in window.series.values():
             if merged.changed:
                 merged.revision, merged.changed = merged.revision + 1, False
-                self._emit_series(merged, closed)
+                self._emit_series(merged, before_us, closed)
                 self._dirty.add("window/" + "\x1f".join(map(str, key)))
         for edge in window.edges.values():
             if edge.changed:
@@ -217,7 +220,7 @@ class HealthStage:
                 closed.dependencies.append(dependency_window(edge, self._limits.window_us))
                 self._dirty.add("window/" + "\x1f".join(map(str, key)))
 
-    def _emit_series(self, merged: MergedSeries, closed: Closed) -> None:
+    def _emit_series(self, merged: MergedSeries, before_us: int, closed: Closed) -> None:
         total = merged.total
         series = (total.tenant, total.chain, total.step, total.component)
         topic = self._progress.source_topic
@@ -228,22 +231,30 @@ class HealthStage:
         window = health_window(total, merged.revision, sources, closed.watermark_us, self._limits.window_us)
         closed.windows.append(window)
         if total.chain and total.events:
+            self._emit_silence(series, before_us, total.window_start_unix_us, closed)
             self._seen[series] = max(total.window_start_unix_us, self._seen.get(series, 0))
             self._dirty.add(f"seen/{total.tenant}\x1f{total.chain}")
         if window.kind == "step" and (found := error_rate_violation(window)):
             closed.violations.append(found)
 
-    def _emit_silence(self, before_us: int, next_start_us: int, closed: Closed) -> None:
-        """Publish empty windows for what had events lately and has none now."""
+    def _emit_silence(self, series: SeriesKey, before_us: int, until_us: int, closed: Closed) -> None:
+        """Publish empty windows, from `before_us` to before `until_us`, for what had events lately and then had none."""
+        seen_us = self._seen.get(series)
+        if seen_us is None:
+            return
         length = self._limits.window_us
+        end_us = min(until_us, seen_us + (SILENT_WINDOWS + 1) * length)
+        for start_us in range(max(before_us, seen_us + length), end_us, length):
+            held = self._windows.get((start_us, series[0], series[1]))
+            if held is None or f"{series[2]}\x1f{series[3]}" not in held.series:
+                empty = Delta(*series, start_us, 0, 0)
+                closed.windows.append(health_window(empty, 0, [], closed.watermark_us, length))
+
+    def _end_silence(self, before_us: int, next_start_us: int, closed: Closed) -> None:
+        """Publish the silence up to the last closed window, and forget what has been silent for long."""
         for series, seen_us in sorted(self._seen.items()):
-            last_us = seen_us + SILENT_WINDOWS * length
-            for start_us in range(max(before_us, seen_us + length), min(next_start_us, last_us + length), length):
-                held = self._windows.get((start_us, series[0], series[1]))
-                if held is None or f"{series[2]}\x1f{series[3]}" not in held.series:
-                    empty = Delta(*series, start_us, 0, 0)
-                    closed.windows.append(health_window(empty, 0, [], closed.watermark_us, length))
-            if last_us < next_start_us:
+            self._emit_silence(series, before_us, next_start_us, closed)
+            if seen_us + SILENT_WINDOWS * self._limits.window_us < next_start_us:
                 del self._seen[series]
                 self._dirty.add(f"seen/{series[0]}\x1f{series[1]}")
 

@@ -28,6 +28,10 @@ class ChainRules(Struct, frozen=True):
     effective_from_us: int
     steps: dict[str, StepRule]
     required: frozenset[str]
+    timed: tuple[StepRule, ...]
+    """The required steps that have a deadline, as declared."""
+    due_after: dict[str, tuple[StepRule, ...]]
+    """Per step, those with a deadline that come right after it."""
 
     def progress(self, ended: Iterable[str]) -> float:
         """Return the share (0..1) of the expected work that the ended steps stand for."""
@@ -44,7 +48,13 @@ def compile_definition(definition: ChainDefinition) -> ChainRules:
     before = {name: tuple(n for n in names if name in after[n]) for name in names}
     steps = {step.name: _rule(step, after[step.name], before[step.name]) for step in definition.steps}
     required = frozenset(step.name for step in definition.steps if not step.optional)
-    return ChainRules(definition.name, definition.version, definition.effective_from_unix_us, steps, required)
+    timed = tuple(rule for rule in steps.values() if rule.deadline_us and not rule.optional)
+    due_after = {
+        name: tuple(steps[n] for n in rule.before if steps[n].deadline_us) for name, rule in steps.items()
+    }
+    return ChainRules(
+        definition.name, definition.version, definition.effective_from_unix_us, steps, required, timed, due_after
+    )
 
 
 def _rule(step: ChainStep, after: tuple[str, ...], before: tuple[str, ...]) -> StepRule:
@@ -65,12 +75,15 @@ class RuleBook:
 
     def __init__(self, definitions: Iterable[ChainDefinition] = ()) -> None:
         self._rules: dict[tuple[str, str], ChainRules] = {}
+        self._found: dict[tuple[str, str], ChainRules | None] = {}
+        """What `find` has answered since the last `add`."""
         for definition in definitions:
             self.add(definition)
 
     def add(self, definition: ChainDefinition) -> None:
         """Put a definition in force in place of the one before it."""
         self._rules[definition.tenant or "", definition.name] = compile_definition(definition)
+        self._found.clear()
 
     def find(self, tenant: str, chain: str) -> ChainRules | None:
         """Return the rules of a tenant's chain; None = followed as observed."""

@@ -7,7 +7,6 @@ not committed does not either.
 
 import os
 import platform
-import select
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connectors.definitions import publish_definitions
@@ -32,8 +31,6 @@ POLL_S = 0.05
 STALL_S = 60.0
 """A worker whose offsets have not moved for so long has failed; a start takes about 5 s."""
 FAUST_START_S = 60.0
-COORDINATOR_STARTS = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
-"""What a young broker answers when it is asked for a group."""
 TELL_EVERY = 10_000
 
 Tell = Callable[[str, int, int], None]
@@ -151,30 +148,28 @@ def _told(readings: Iterator[Reading], total: int, tell: Tell) -> Iterator[Readi
 
 def _committed(settings: Settings, process: subprocess.Popen[bytes]) -> Iterator[Reading]:
     """Read the group's offsets every POLL_S as long as the worker runs; what it appends itself (ticks) is not counted."""
-    topic, group = settings.topic(EVENTS.name), settings.group("ingest")
+    topic = settings.topic(EVENTS.name)
     ends = _ends(settings, topic)
-    admin = AdminClient(settings.kafka())
+    # Not AdminClient: librdkafka 2.16 crashes in it where a young broker does not coordinate the group yet.
+    # Never subscribed, so no member; uncommitted, so that it does not wait for the end of the running transaction.
+    watcher = Consumer(
+        {**settings.kafka(), "group.id": settings.group("ingest"), "isolation.level": "read_uncommitted"}
+    )
+    wanted = [TopicPartition(topic, partition) for partition in ends]
     moved_s, before = time.monotonic(), 0
-    while process.poll() is None:
-        offsets = _offsets(admin, topic, group)
-        now_s = time.monotonic()
-        done = sum(min(end, max(0, offsets.get(partition, 0))) for partition, end in ends.items())
-        yield Reading(now_s, done)
-        if done > before:
-            moved_s, before = now_s, done
-        elif now_s - moved_s > STALL_S:
-            raise BenchError(f"the worker has committed nothing for {STALL_S:.0f} s")
-        time.sleep(POLL_S)
-
-
-def _offsets(admin: AdminClient, topic: str, group: str) -> dict[int, int]:
     try:
-        listing = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
-    except KafkaException as error:
-        if error.args[0].code() in COORDINATOR_STARTS:
-            return {}
-        raise
-    return {tp.partition: tp.offset for tp in listing.topic_partitions or [] if tp.topic == topic}
+        while process.poll() is None:
+            offsets = watcher.committed(wanted, timeout=30)
+            now_s = time.monotonic()
+            done = sum(min(ends[tp.partition], max(0, tp.offset)) for tp in offsets)
+            yield Reading(now_s, done)
+            if done > before:
+                moved_s, before = now_s, done
+            elif now_s - moved_s > STALL_S:
+                raise BenchError(f"the worker has committed nothing for {STALL_S:.0f} s")
+            time.sleep(POLL_S)
+    finally:
+        watcher.close()
 
 
 def _ends(settings: Settings, topic: str) -> dict[int, int]:
@@ -187,31 +182,22 @@ def _ends(settings: Settings, topic: str) -> dict[int, int]:
 
 
 def _measure_faust(settings: Settings, events: int, seconds: float, home: Path, tell: Tell) -> float:
-    log = home / "stock_faust.log"
+    log, report = home / "stock_faust.log", home / "stock_faust.json"
     arguments = (
         settings.bootstrap_servers, settings.topic(EVENTS.name), f"{settings.topic_prefix}stock-faust", str(seconds),
-        str(events),
+        str(events), str(report),
     )  # fmt: skip
-    with python("infra.bench.stock_faust", *arguments, log=log, piped=True) as process:
-        line = _first_line(process, seconds + FAUST_START_S, lambda passed_s: tell("faust", round(passed_s), round(seconds)))
-        if line is None:
-            raise BenchError(f"stock Faust gave no figure; the end of its log: {tail(log)}")
-    report = orjson.loads(line)
-    if report["events"] <= 0 or report["seconds"] <= 0:
+    deadline_s = time.monotonic() + seconds + FAUST_START_S
+    with python("infra.bench.stock_faust", *arguments, log=log) as process:
+        while not report.exists():
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                raise BenchError(f"stock Faust gave no figure; the end of its log: {tail(log)}")
+            tell("faust", round(seconds - max(0.0, deadline_s - FAUST_START_S - time.monotonic())), round(seconds))
+            time.sleep(0.25)
+    read = orjson.loads(report.read_bytes())
+    if read["events"] <= 0 or read["seconds"] <= 0:
         raise BenchError("stock Faust had read everything within its first second: give more --events")
-    return float(report["events"] / report["seconds"])
-
-
-def _first_line(process: subprocess.Popen[bytes], timeout_s: float, passing: Callable[[float], None]) -> bytes | None:
-    """Return the first line of a process's output; None when it ends or takes too long."""
-    if process.stdout is None:
-        return None
-    began_s = time.monotonic()
-    while (passed_s := time.monotonic() - began_s) < timeout_s:
-        passing(passed_s)
-        if select.select([process.stdout], [], [], 0.25)[0]:
-            return process.stdout.readline() or None
-    return None
+    return float(read["events"] / read["seconds"])
 
 
 def fresh_prefix() -> str:

@@ -21,16 +21,16 @@ class BenchError(Exception):
 
 @contextmanager
 def python(
-    module: str, *arguments: str, log: Path, environment: Mapping[str, str] | None = None, piped: bool = False
+    module: str, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m module arguments…` with its output in `log`; its standard output in a pipe where `piped`."""
+    """Run `python -m module arguments…` with its output in `log`."""
     argv = [sys.executable, "-m", module, *arguments]
     if sys.platform == "linux":
         argv = [sys.executable, _launch.__file__, str(int(signal.SIGTERM)), str(os.getpid()), *argv]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            argv, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if piped else file, stderr=file, start_new_session=True,
+            argv, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            start_new_session=True,
         )  # fmt: skip
     with process:
         try:

@@ -1,13 +1,14 @@
 """The baseline: a stock Faust agent that only counts. Run as its own process, because Faust owns its event loop.
 
-usage: python -m infra.bench.stock_faust BOOTSTRAP_SERVERS TOPIC GROUP SECONDS EVENTS
+usage: python -m infra.bench.stock_faust BOOTSTRAP_SERVERS TOPIC GROUP SECONDS EVENTS REPORT
 
-Its last line is JSON {"events": …, "seconds": …}: what was read after the first second, so that neither the start nor
-the join counts. It ends after so many seconds, or when it has read all events.
+After so many seconds, or when it has read all events, it writes {"events": …, "seconds": …} to the file REPORT: what
+was read after the first second, so that neither the start nor the join counts.
 """
 
 import sys
 import time
+from pathlib import Path
 
 import faust
 import orjson
@@ -38,7 +39,7 @@ class Count:
         return {"events": self._read - self._read_before, "seconds": now_s - self._begin_s}
 
 
-def counting_app(servers: str, topic: str, group: str, count: Count) -> faust.App:
+def counting_app(servers: str, topic: str, group: str, count: Count, report: Path) -> faust.App:
     """Return an app as Faust's own guide has it; only JSON decoding is off, and the topic is there beforehand."""
     app = faust.App(
         group,
@@ -56,18 +57,19 @@ def counting_app(servers: str, topic: str, group: str, count: Count) -> faust.Ap
     async def counter(stream: faust.StreamT[bytes]) -> None:
         async for _ in stream:
             if count.finished(time.perf_counter()):
-                sys.stdout.write(orjson.dumps(count.report(time.perf_counter())).decode() + "\n")
-                sys.stdout.flush()
+                partial = report.with_suffix(".tmp")
+                partial.write_bytes(orjson.dumps(count.report(time.perf_counter())))
+                partial.replace(report)  # complete from the moment it is there
                 return
 
     app.agent(app.topic(topic), name="counter")(counter)
     return app
 
 
-def main(servers: str, topic: str, group: str, seconds: str, events: str) -> None:
-    """Run the agent; whoever started it ends it after the line."""
-    app = counting_app(servers, topic, group, Count(float(seconds), int(events)))
-    faust.Worker(app, loglevel="error", quiet=True, redirect_stdouts=False).execute_from_commandline()
+def main(servers: str, topic: str, group: str, seconds: str, events: str, report: str) -> None:
+    """Run the agent; whoever started it ends it once the report is there."""
+    app = counting_app(servers, topic, group, Count(float(seconds), int(events)), Path(report))
+    faust.Worker(app, loglevel="error", redirect_stdouts=False).execute_from_commandline()
 
 
 if __name__ == "__main__":

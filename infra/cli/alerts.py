@@ -10,7 +10,7 @@ from confluent_kafka import Consumer
 from rich.markup import escape
 
 from connectors.settings import Settings
-from infra.cli.common import Json, Prefix, console, load_settings
+from infra.cli.common import Json, Prefix, console, reach_kafka
 from schemas.analysis import Alert
 from schemas.topics import ALERTS
 
@@ -34,7 +34,7 @@ def tail(
 
     Example: `flowchain alerts tail --from-start --seconds 5`
     """
-    consumer = alert_consumer(load_settings(topic_prefix=prefix), from_start)
+    consumer = alert_consumer(reach_kafka(topic_prefix=prefix), from_start)
     end = time.monotonic() + seconds if seconds is not None else float("inf")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

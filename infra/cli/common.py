@@ -5,12 +5,15 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from connectors.settings import Settings
 from infra import devstack
 
 console = Console(highlight=False)
+REACH_S = 5.0
 HOME = Path(".flowchain")
 """Where the local stack of the current directory lives."""
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document, for programs")]
@@ -35,6 +38,21 @@ def load_settings(**overrides: Any) -> Settings:
     }
     missing = {name: value for name, value in local.items() if name not in settings.model_fields_set}
     return Settings(**{**missing, **given}) if missing else settings
+
+
+def reach_kafka(**overrides: Any) -> Settings:
+    """Return the settings once the brokers have answered; raises CommandError when they do not."""
+    settings = load_settings(**overrides)
+    # librdkafka tells every failed attempt on standard error: one sentence is enough.
+    admin = AdminClient({**settings.kafka(), "log_level": 0, "error_cb": lambda _: None})
+    try:
+        admin.list_topics(timeout=REACH_S)
+    except KafkaException as error:
+        raise CommandError(
+            f"Kafka does not answer at {settings.bootstrap_servers}: `flowchain up` starts a local one, "
+            "FLOWCHAIN_BOOTSTRAP_SERVERS names another"
+        ) from error
+    return settings
 
 
 def print_json(document: Any) -> None:

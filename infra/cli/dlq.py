@@ -9,7 +9,7 @@ from rich.table import Table
 
 from connectors.deadletters import StoredLetter, read_dead_letters, redrive
 from connectors.settings import Settings
-from infra.cli.common import CommandError, Json, Prefix, console, load_settings, print_json
+from infra.cli.common import CommandError, Json, Prefix, console, print_json, reach_kafka
 
 commands = typer.Typer(help="Dead letters: what was refused and why.", no_args_is_help=True)
 Where = Annotated[str, typer.Argument(help="partition:offset of a dead letter, as `flowchain dlq list` shows it")]
@@ -27,7 +27,7 @@ def list_(prefix: Prefix = None, stage: Stage = None, limit: int = 50, as_json: 
 
     Example: `flowchain dlq list --stage late`
     """
-    letters = _select(load_settings(topic_prefix=prefix), stage)
+    letters = _select(reach_kafka(topic_prefix=prefix), stage)
     if as_json:
         print_json([_facts(letter) for letter in letters[:limit]])
         return
@@ -50,7 +50,7 @@ def show(where: Where, prefix: Prefix = None, as_json: Json = False) -> None:
     Example: `flowchain dlq show 0:12`
     """
     found = next(
-        (x for x in _select(load_settings(topic_prefix=prefix), None) if f"{x.partition}:{x.offset}" == where), None
+        (x for x in _select(reach_kafka(topic_prefix=prefix), None) if f"{x.partition}:{x.offset}" == where), None
     )
     if found is None:
         raise CommandError(f"there is no dead letter {where}; `flowchain dlq list` shows what there is")
@@ -70,7 +70,7 @@ def redrive_(prefix: Prefix = None, stage: Stage = None, as_json: Json = False) 
 
     Example: `flowchain dlq redrive --stage validate`
     """
-    settings = load_settings(topic_prefix=prefix)
+    settings = reach_kafka(topic_prefix=prefix)
     letters = _select(settings, stage)
     sent = redrive(settings, letters)
     if as_json:

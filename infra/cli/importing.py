@@ -13,7 +13,7 @@ from connectors.settings import Settings
 from connectors.spans import Options
 from infra import devstack, importing
 from infra.cli.alerts import print_alert
-from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json
+from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json, reach_kafka
 from infra.cli.stack import prepare
 
 commands = typer.Typer(help="Bring in what other systems have recorded.", no_args_is_help=True)
@@ -46,7 +46,7 @@ def spans(
     """
     options = _options(day, inputs, chain_by)
     with _engines():
-        settings = load_settings(topic_prefix=prefix or f"import-{_slug(path)}.")
+        settings = reach_kafka(topic_prefix=prefix or f"import-{_slug(path)}.")
         prepare(settings)
         document, complete = _run(settings, path, options, shift, speed, publish_only, as_json)
     if as_json:

@@ -18,7 +18,7 @@ from connectors.migrate import migrate_clickhouse, migrate_postgres
 from connectors.settings import Settings
 from connectors.topics import apply_topics
 from infra import devstack, supervisor
-from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json
+from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json, reach_kafka
 
 READY_S = 60.0
 
@@ -75,8 +75,7 @@ def status(as_json: Json = False) -> None:
 
     Example: `flowchain status --json`
     """
-    settings = load_settings()
-    report = {"workers": worker_reports(HOME), "lag": group_lag(settings)}
+    report: dict[str, Any] = {"workers": worker_reports(HOME), "lag": group_lag(reach_kafka())}
     if as_json:
         print_json(report)
     else:

@@ -4,7 +4,7 @@ import typer
 from rich.table import Table
 
 from connectors.topics import apply_topics, describe_topic, partition_counts
-from infra.cli.common import CommandError, Json, Prefix, console, load_settings, print_json
+from infra.cli.common import CommandError, Json, Prefix, console, print_json, reach_kafka
 from schemas.topics import CATALOGUE
 
 commands = typer.Typer(help="The topic catalogue, and a cluster made to match it.", no_args_is_help=True)
@@ -21,7 +21,7 @@ def apply(prefix: Prefix = None, as_json: Json = False) -> None:
 
     Example: `flowchain topics apply`
     """
-    outcome = apply_topics(load_settings(topic_prefix=prefix))
+    outcome = apply_topics(reach_kafka(topic_prefix=prefix))
     if as_json:
         print_json(outcome)
         return
@@ -35,7 +35,7 @@ def list_(prefix: Prefix = None, as_json: Json = False) -> None:
 
     Example: `flowchain topics list --json`
     """
-    settings = load_settings(topic_prefix=prefix)
+    settings = reach_kafka(topic_prefix=prefix)
     held = partition_counts(settings)
     if as_json:
         print_json([{"name": settings.topic(t.name), "partitions": held.get(settings.topic(t.name), 0)} for t in CATALOGUE])
@@ -56,7 +56,7 @@ def describe(name: str, prefix: Prefix = None, as_json: Json = False) -> None:
     topic = next((t for t in CATALOGUE if t.name == name), None)
     if topic is None:
         raise CommandError(f"{name} is not in the catalogue; `flowchain topics list` shows what is")
-    config = describe_topic(load_settings(topic_prefix=prefix), topic)
+    config = describe_topic(reach_kafka(topic_prefix=prefix), topic)
     facts = {
         "name": topic.name, "sentence": topic.sentence, "key": topic.key, "value": topic.value,
         "producers": list(topic.producers), "consumers": list(topic.consumers), "cleanup": topic.cleanup,

@@ -13,7 +13,7 @@ from agents.ingest import IngestWorker
 from agents.sinks import sinks_app
 from connectors.settings import Settings
 from connectors.telemetry import configure_logging
-from infra.cli.common import HOME, Prefix, load_settings
+from infra.cli.common import HOME, Prefix, reach_kafka
 from infra.supervisor import workers
 
 
@@ -40,7 +40,7 @@ def worker(name: Worker, prefix: Prefix = None) -> None:
 
     Example: `flowchain worker ingest`
     """
-    settings = load_settings(topic_prefix=prefix)
+    settings = reach_kafka(topic_prefix=prefix)
     configure_logging(settings)
     if name is Worker.INGEST:
         IngestWorker(settings).run()

@@ -242,8 +242,8 @@ def test_whatever_the_host_says_is_valid_or_counted(
 ) -> None:
     kept: list[tuple[bytes, bytes]] = []
     flowchain.init("shop", channel=lambda counts: flowchain.MemoryChannel(counts, kept))
-    with (
-        pytest.raises(RuntimeError),  # noqa: PT012 - the log line and the error are one scene
+    with (  # noqa: PT012 - the log line and the error are one scene
+        pytest.raises(RuntimeError),
         flowchain.execution(name, user=name, tenant=name, attributes=attributes),
         flowchain.step(name, component=name, attributes=attributes),
     ):

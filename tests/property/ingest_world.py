@@ -1,0 +1,166 @@
+"""Any log of events, and what a tracker makes of it when it is cut into transactions and restarted at will.
+
+`World` does with a tracker what `agents/ingest.py` does: apply a chunk, take, write the changelog and the traces; and
+`World.restart` what `agents/ingest_state.py` does with them.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from hypothesis import strategies as st
+
+from schemas.definitions import ChainDefinition, ChainStep
+from schemas.internal import Delta, EdgeDelta, Execution
+from streams.events import decode_chunk
+from streams.health import merge_delta
+from streams.limits import Limits
+from streams.rules import RuleBook
+from streams.tracker import ExecutionKey, Tracker
+
+T = 1_800_000_000_000_000
+MS = 1_000
+DEFINITION = ChainDefinition(
+    name="abc",
+    steps=(
+        ChainStep(name="a", component="A", expected_duration_ms=30, deadline_ms=400),
+        ChainStep(name="b", component="B", deadline_ms=300),
+        ChainStep(name="o", component="O", after=("a",), optional=True),
+        ChainStep(name="c", component="C", after=("b", "o")),
+    ),
+)
+LIMITS = Limits(
+    window_us=1_000 * MS, lateness_us=200 * MS, grace_us=3_000 * MS, future_us=10_000 * MS, idle_us=1_000 * MS,
+    linger_us=600_000 * MS,
+)  # fmt: skip
+KINDS = ("execution.started", "execution.completed", "execution.failed", "step.started", "step.completed", "step.failed", "clock.tick")
+
+Record = tuple[bytes, int]
+"""(value, broker time in µs)"""
+
+
+@st.composite
+def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25) -> list[Record]:
+    """Any log: clocks that jump, ends before starts, duplicates, silence, records that are refused."""
+    at = 0
+    records: list[Record] = []
+    for _ in range(draw(st.integers(1, size))):
+        if records and draw(st.integers(0, 9)) == 0:
+            records.append((draw(st.sampled_from(records))[0], T + at * MS))
+            continue
+        at += draw(st.sampled_from([0, 10, 20, 50, 110, 300, 900, 2_500]))
+        event = draw(_events(kinds))
+        if event["type"] == "clock.tick":
+            event = {"type": "clock.tick"}
+        shift = draw(st.sampled_from([0, 0, 0, 0, -20, -150, -600, -3_500, 20_000]))
+        event["time_unix_us"] = T + max(0, at + shift) * MS
+        records.append((b"{" if draw(st.integers(0, 30)) == 0 else orjson.dumps(event), T + at * MS))
+    return records
+
+
+@st.composite
+def _events(draw: st.DrawFn, kinds: Sequence[str]) -> dict[str, Any]:
+    kind = draw(st.sampled_from(kinds))
+    event: dict[str, Any] = {
+        "type": kind, "chain": draw(st.sampled_from(["abc", "free"])), "execution": draw(st.sampled_from("efg")),
+    }  # fmt: skip
+    event["execution"] += event["chain"]
+    if kind.startswith("step"):
+        step = draw(st.sampled_from("aabbcox"))
+        event |= {"step": step, "component": step.upper(), "attempt": draw(st.sampled_from([1, 1, 2]))}
+        if draw(st.booleans()):
+            event["parents"] = [{"span": draw(st.sampled_from(["a#1", "b#1", "b#2", "?"]))}]
+    if kind in ("step.completed", "step.failed"):
+        event["duration_us"] = draw(st.sampled_from([0, 10, 31, 200])) * MS
+        if draw(st.booleans()):
+            event["id"] = draw(st.sampled_from("xy"))
+    if kind.endswith("failed"):
+        event["error_type"] = "Boom"
+    if kind == "log.observed":
+        event |= {"component": "A", "level": "error", "template": "x", "span": draw(st.sampled_from(["a#1", "b#1"]))}
+    return event
+
+
+class World:
+    """A tracker, and what stands on the topics behind it."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.limits = limits
+        self.tracker = self._fresh()
+        self.changelog: dict[ExecutionKey, bytes] = {}
+        self.series: list[tuple[str, str, str, str]] = []
+        self.traces: list[tuple[int, list[bytes]]] = []
+        self.violations: set[str] = set()
+        self.deltas: dict[tuple[str, str, str, str, int], Delta] = {}
+        self.edges: dict[tuple[str, ...], EdgeDelta] = {}
+        self.counts = {"events": 0}
+        self.refused: list[tuple[int, str]] = []
+
+    def _fresh(self) -> Tracker:
+        return Tracker("events", 0, RuleBook([DEFINITION]), self.limits)
+
+    def apply(self, log: Sequence[Record]) -> None:
+        """Apply a chunk."""
+        start = self.tracker.next_offset
+        offsets = list(range(start, start + len(log)))
+        refused = self.tracker.apply(decode_chunk([value for value, _ in log]), offsets, [at for _, at in log])
+        self.refused += [(offset, reason.stage) for offset, reason in refused]
+
+    def commit(self) -> None:
+        """End a transaction."""
+        out = self.tracker.take()
+        self.violations |= {found.encode().decode() for found in out.violations}
+        for key, delta in out.book.deltas.items():
+            if key in self.deltas:
+                into = self.deltas[key]
+                merge_delta(into, copy.deepcopy(delta))
+                into.first_offset = min(into.first_offset, delta.first_offset)
+                into.last_offset = max(into.last_offset, delta.last_offset)
+            else:
+                self.deltas[key] = copy.deepcopy(delta)
+        for name, edge in out.book.edges.items():
+            into = self.edges.setdefault(tuple(map(str, name)), msgspec.structs.replace(edge, count=0, failed=0, latency_sum_us=0))
+            into.count += edge.count
+            into.failed += edge.failed
+            into.latency_sum_us += edge.latency_sum_us
+            into.latency_max_us = max(into.latency_max_us, edge.latency_max_us)
+        if out.finished:
+            self.traces.append((self.tracker.watermark_us, [msgspec.json.encode(x) for x in out.finished.values()]))
+        for key in out.touched:
+            execution = self.tracker.executions.get(key)
+            if execution is not None and not execution.finished_us:
+                self.changelog[key] = msgspec.json.encode(execution)
+            else:
+                self.changelog.pop(key, None)
+        self.series += out.new_series
+
+    def restart(self) -> None:
+        """Go on in another process, from what the last transaction left."""
+        old, self.tracker = self.tracker, self._fresh()
+        open_ = [msgspec.json.decode(value, type=Execution) for value in self.changelog.values()]
+        horizon_us = old.watermark_us - self.limits.linger_us
+        newest = {(x.tenant, x.execution): x for _, batch in self.traces for x in (msgspec.json.decode(v, type=Execution) for v in batch)}
+        finished = sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
+        self.tracker.restore(old.watermark_us, open_, finished, self.series)
+        self.tracker.next_offset, self.tracker.clock = old.next_offset, old.clock
+
+    def finished(self) -> dict[tuple[str, str, int], Execution]:
+        """The last word on every execution that is over."""
+        batches = (msgspec.json.decode(value, type=Execution) for _, batch in self.traces for value in batch)
+        return {(x.tenant, x.execution, x.first_offset): x for x in batches}
+
+
+def run(log: Sequence[Record], cuts: Sequence[int] = (), takes: Sequence[int] = (), restarts: Sequence[int] = (), limits: Limits = LIMITS) -> World:
+    """Apply a log in chunks that end at `cuts`, transactions at `takes`, restarts at `restarts`."""
+    world = World(limits)
+    at = 0
+    for end in sorted({*cuts, *takes, *restarts, len(log)}):
+        world.apply(log[at:end])
+        at = end
+        if end in takes or end in restarts or end == len(log):
+            world.commit()
+        if end in restarts:
+            world.restart()
+    return world
