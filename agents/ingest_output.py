@@ -118,17 +118,20 @@ def _changelog(producer: Producer, topic: str, tracker: Tracker, out: Output) ->
     partition = tracker.partition
     for key in out.touched:
         execution = tracker.executions.get(key)
-        name = SEPARATOR.join((EXECUTION, *(part.encode() for part in key)))
         if execution is not None and not execution.finished_us:
-            producer.produce(topic, encode(execution), name, partition)
+            producer.produce(topic, encode(execution), _name(EXECUTION, key), partition)
             tracker.logged.add(key)
         elif key in tracker.logged:
-            producer.produce(topic, None, name, partition)
+            producer.produce(topic, None, _name(EXECUTION, key), partition)
             tracker.logged.discard(key)
     for series in out.new_series:
-        producer.produce(topic, b"1", SEPARATOR.join((SERIES, *(part.encode() for part in series))), partition)
+        producer.produce(topic, b"1", _name(SERIES, series), partition)
     state = PartitionState(tracker.watermark_us, tracker.next_offset, *tracker.clock)
     producer.produce(topic, encode(state), PARTITION, partition)
+
+
+def _name(kind: bytes, parts: Iterable[str]) -> bytes:
+    return SEPARATOR.join((kind, *(part.encode() for part in parts)))
 
 
 def _by_steps(executions: Iterable[Execution]) -> Iterator[list[Execution]]:

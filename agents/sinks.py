@@ -26,6 +26,10 @@ log = structlog.get_logger("sinks")
 TICK_S = 0.1
 
 
+class TopicBegunAnew(Exception):
+    """The database has seen offsets that the topic does not have: going on would leave everything out silently."""
+
+
 class Block:
     """What one partition has waiting for its next write, and where the database stands."""
 
@@ -64,8 +68,7 @@ class SinkAgent:
                 return
             block = self._blocks.get(message.partition)
             if block is None:
-                resume = await asyncio.to_thread(self._store.resume, self.topic, message.partition)
-                block = self._blocks[message.partition] = Block(resume.next_offset, resume.redo)
+                block = await self._resume(message.tp)
             if message.offset < block.start:
                 event.ack()
                 return
@@ -73,6 +76,17 @@ class SinkAgent:
             self._add(block, event)
             if self._is_full(block):
                 await self._write(message.partition, block)
+
+    async def _resume(self, tp: TP) -> Block:
+        resume = await asyncio.to_thread(self._store.resume, self.topic, tp.partition)
+        end = self._app.consumer.highwater(tp)
+        if end is not None and resume.next_offset is not None and resume.next_offset > end:
+            raise TopicBegunAnew(
+                f"{self.binding.table} holds {tp.topic}[{tp.partition}] up to offset {resume.next_offset - 1}, and the "
+                f"topic ends at {end}: it was made anew; use another topic prefix, or empty the table and its progress"
+            )
+        block = self._blocks[tp.partition] = Block(resume.next_offset, resume.redo)
+        return block
 
     async def write_if_due(self) -> None:
         """Write the blocks that have waited long enough; note the end of those that are idle."""

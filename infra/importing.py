@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Producer
+
+from agents.ingest_output import publish_tick
 from connectors.clickhouse import client
 from connectors.lag import group_lag
 from connectors.log import offsets_held, read_range, reader
@@ -65,10 +68,20 @@ def publish(
     if _records(settings, topic):
         raise ImportRefused(f"{topic} holds records already: old events would be late there; give another --prefix")
     config = {name: value for name, value in settings.kafka().items() if name != "bootstrap.servers"}
-    return import_spans(
+    summary = import_spans(
         path, settings.bootstrap_servers, topic, options, end_at_us=time.time_ns() // 1000 if shift else None,
         speed=speed, progress=progress, producer_config=config,
     )  # fmt: skip
+    _tick_all(settings, topic, summary.last_unix_us)
+    return summary
+
+
+def _tick_all(settings: Settings, topic: str, time_us: int) -> None:
+    """Bring every partition's clock to the end: one whose last record is hours older would hold the windows back."""
+    producer = Producer(settings.kafka())
+    for partition in producer.list_topics(topic, timeout=30).topics[topic].partitions:
+        publish_tick(producer, topic, partition, time_us)
+    producer.flush(30)
 
 
 @contextmanager

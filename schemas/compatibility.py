@@ -54,7 +54,7 @@ class _Comparison:
         tried = [(new, list(self._alternative(old, new, path))) for new in wider]
         if not all(problems for _, problems in tried):
             return
-        likest = [problems for new, problems in tried if len(tried) == 1 or name and _name(new) == name]
+        likest = [problems for new, problems in tried if len(tried) == 1 or (name and _name(new) == name)]
         yield from likest[0] if likest else [f"{path}: {_said(old)} is not allowed any more"]
 
     def _alternative(self, old: Schema, new: Schema, path: str) -> Iterator[str]:

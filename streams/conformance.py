@@ -5,7 +5,7 @@ allowed lateness has passed, and a step that began and never ended is missing wh
 long enough.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from schemas.internal import COMPLETED, FAILED, STARTED, Execution, Step
 from schemas.violations import LogPosition, Violation
@@ -33,6 +33,17 @@ def ran_again(execution: Execution, step: Step, time_us: int, position: LogPosit
         "step.duplicated", execution, time_us, f"{step.step} ended a second time", step=step.step,
         component=step.component, instance=f"{step.span}@{position.offset}", position=position,
     )  # fmt: skip
+
+
+def may_break(execution: Execution, step: Step, rules: ChainRules) -> bool:
+    """Tell at little cost whether `check_end` has to look at a step that has just ended."""
+    rule = rules.steps.get(step.step)
+    return (
+        rule is None
+        or (step.duration_us > rule.expected_us and rule.expected_us > 0)
+        or step.step in execution.ends
+        or step.step in execution.missing
+    )
 
 
 def check_end(execution: Execution, step: Step, rules: ChainRules, position: LogPosition) -> Iterator[Violation]:
@@ -65,20 +76,31 @@ def check_finished(execution: Execution, rules: ChainRules | None, limits: Limit
     if rules is None:
         return
     first = {step.step: step for step in reversed(execution.steps.values()) if step.status == COMPLETED}
-    for name, step in sorted(first.items()):
-        rule = rules.steps.get(name)
-        for before in rule.after if rule else ():
+    for name in sorted(name for name, step in first.items() if _is_early(step, first, rules, limits)):
+        step = first[name]
+        for before in rules.steps[name].after:
             end_us = first[before].end_us if before in first else 0
             if end_us > step.start_us + limits.skew_us:
                 detail = f"{name} began {milliseconds(end_us - step.start_us)} before {before} ended"
                 yield step_violation("step.out_of_order", execution, step, detail, None)
 
 
+def _is_early(step: Step, first: dict[str, Step], rules: ChainRules, limits: Limits) -> bool:
+    """Tell whether a step began before one ended that it has to wait for."""
+    rule = rules.steps.get(step.step)
+    if rule is not None:
+        for before in rule.after:
+            earlier = first.get(before)
+            if earlier is not None and earlier.end_us > step.start_us + limits.skew_us:
+                return True
+    return False
+
+
 def overdue(execution: Execution, rules: ChainRules | None, now_us: int, limits: Limits) -> Iterator[Violation]:
     """Yield a step.missing for every step that should have ended by `now_us`, and note it in `missing`."""
     if rules is not None and not execution.saw & SAW_FAILED:
         settled = bool(execution.saw & SAW_COMPLETED) and execution.ended_us <= now_us
-        for rule in _waiting(execution, rules):
+        for rule in _awaited(execution, rules.steps.values() if settled else rules.timed):
             due_us = _due_us(execution, rule)
             if due_us <= now_us if due_us else settled and _had_its_turn(execution, rules, rule):
                 yield _missing(execution, rule.name, rule.component, due_us or execution.ended_us, rule.deadline_us)
@@ -98,14 +120,14 @@ def is_done(execution: Execution, rules: ChainRules | None) -> bool:
         return True
     if rules is None or execution.saw & (SAW_STARTED | SAW_COMPLETED) == SAW_STARTED:
         return False
-    return all(name in execution.ends for name in rules.required)
+    return execution.ends.keys() >= rules.required
 
 
 def verdict(execution: Execution, rules: ChainRules | None, now_us: int, limits: Limits) -> str | None:
     """Return the final status of an execution that is over at `now_us`; None = still waiting."""
     if execution.saw & SAW_FAILED and execution.ended_us <= now_us:
         return "failed"
-    waiting = rules is not None and any(_due_us(execution, rule) for rule in _waiting(execution, rules))
+    waiting = rules is not None and any(_due_us(execution, rule) for rule in _awaited(execution, rules.timed))
     if execution.saw & SAW_COMPLETED and execution.ended_us <= now_us and not waiting:
         if execution.missing:
             return "incomplete"
@@ -122,25 +144,30 @@ def verdict(execution: Execution, rules: ChainRules | None, now_us: int, limits:
 
 def next_due_us(execution: Execution, rules: ChainRules, step: Step) -> int:
     """Return the earliest deadline that the end of `step` has set; 0 = none."""
-    rule = rules.steps.get(step.step)
-    if rule is None or not rule.before:
-        return 0
-    dues = [_due_us(execution, rules.steps[name]) for name in rule.before if name not in execution.ends]
-    return min((due for due in dues if due), default=0)
+    first_us = 0
+    for rule in rules.due_after.get(step.step, ()):
+        if rule.name not in execution.ends:
+            due_us = _due_us(execution, rule)
+            if due_us and (due_us < first_us or not first_us):
+                first_us = due_us
+    return first_us
 
 
 def next_check_us(execution: Execution, rules: ChainRules | None, limits: Limits) -> int:
     """Return the event time at which an open execution is to be looked at next."""
-    times = [execution.last_us + limits.idle_us]
+    check_us = execution.last_us + limits.idle_us
     if rules is not None:
-        times += [due for rule in _waiting(execution, rules) if (due := _due_us(execution, rule))]
-    if execution.saw & (SAW_COMPLETED | SAW_FAILED):
-        times.append(execution.ended_us)
-    return min(times)
+        for rule in _awaited(execution, rules.timed):
+            due_us = _due_us(execution, rule)
+            if due_us and due_us < check_us:
+                check_us = due_us
+    if execution.saw & (SAW_COMPLETED | SAW_FAILED) and execution.ended_us < check_us:
+        check_us = execution.ended_us
+    return check_us
 
 
-def _waiting(execution: Execution, rules: ChainRules) -> Iterator[StepRule]:
-    for rule in rules.steps.values():
+def _awaited(execution: Execution, rules: Iterable[StepRule]) -> Iterator[StepRule]:
+    for rule in rules:
         if not rule.optional and rule.name not in execution.ends and rule.name not in execution.missing:
             yield rule
 
@@ -151,8 +178,14 @@ def _due_us(execution: Execution, rule: StepRule) -> int:
         return 0
     if not rule.after:
         return execution.start_us + rule.deadline_us
-    ends = [execution.ends.get(name, 0) for name in rule.after]
-    return max(ends) + rule.deadline_us if all(ends) else 0
+    ends, last_us = execution.ends, 0
+    for name in rule.after:
+        end_us = ends.get(name, 0)
+        if not end_us:
+            return 0
+        if end_us > last_us:
+            last_us = end_us
+    return last_us + rule.deadline_us
 
 
 def _had_its_turn(execution: Execution, rules: ChainRules, rule: StepRule) -> bool:

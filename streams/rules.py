@@ -74,20 +74,19 @@ class RuleBook:
     """All definitions in force: a tenant's own before the common one of the same name."""
 
     def __init__(self, definitions: Iterable[ChainDefinition] = ()) -> None:
-        self._rules: dict[tuple[str, str], ChainRules] = {}
-        self._found: dict[tuple[str, str], ChainRules | None] = {}
-        """What `find` has answered since the last `add`."""
+        self._rules: dict[str, dict[str, ChainRules]] = {}
+        """By chain and then by tenant, "" for all: looked up for every step that ends."""
         for definition in definitions:
             self.add(definition)
 
     def add(self, definition: ChainDefinition) -> None:
         """Put a definition in force in place of the one before it."""
-        self._rules[definition.tenant or "", definition.name] = compile_definition(definition)
-        self._found.clear()
+        self._rules.setdefault(definition.name, {})[definition.tenant or ""] = compile_definition(definition)
 
     def find(self, tenant: str, chain: str) -> ChainRules | None:
         """Return the rules of a tenant's chain; None = followed as observed."""
-        return self._rules.get((tenant, chain)) or self._rules.get(("", chain))
+        by_tenant = self._rules.get(chain)
+        return None if by_tenant is None else by_tenant.get(tenant) or by_tenant.get("")
 
     def __len__(self) -> int:
-        return len(self._rules)
+        return sum(map(len, self._rules.values()))

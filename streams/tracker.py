@@ -96,7 +96,7 @@ class Tracker:
 
     # -- what the shell calls -------------------------------------------------------------------------------------
 
-    def apply(self, events: Iterable[Event | Refused], offsets: Sequence[int], broker_us: Sequence[int]) -> list[Refusal]:
+    def apply(self, events: Sequence[Event | Refused], offsets: Sequence[int], broker_us: Sequence[int]) -> list[Refusal]:
         """Apply decoded records in log order; `broker_us` is each record's broker time. Return what was refused."""
         handlers, limits = self._handlers, self._limits
         refused: list[Refusal] = []
@@ -113,15 +113,15 @@ class Tracker:
                 self.watermark_us = time_us
                 if time_us - limits.lateness_us >= self._timers.next_us:
                     self._run_timers()
-            elif time_us < self.watermark_us - limits.grace_us:
+            elif time_us < self.watermark_us - limits.grace_us and type(event) is not ClockTick:
                 why = f"time_unix_us is more than {limits.grace_us} µs behind the watermark"
                 refused.append((offset, Refused("late", why)))
                 continue
             handlers[type(event)](event, offset)
         if offsets:
             self.next_offset = offsets[-1] + 1
-            if type(event) is not ClockTick:
-                self.clock = (self.watermark_us, at_us)
+            if any(type(event) is not ClockTick for event in events):
+                self.clock = (self.watermark_us, broker_us[-1])
         return refused
 
     def take(self) -> Output:
@@ -301,11 +301,12 @@ class Tracker:
             self._out.count("duplicates")
 
     def _conform(self, execution: Execution, step: Step, rules: ChainRules, delta: Delta) -> None:
-        position = self._position(step.offset)
-        for found in conformance.check_end(execution, step, rules, position):
-            self._violate(found, execution, delta)
+        if conformance.may_break(execution, step, rules):
+            for found in conformance.check_end(execution, step, rules, self._position(step.offset)):
+                self._violate(found, execution, delta)
         if step.status == COMPLETED:
-            execution.ends[step.step] = max(step.end_us, execution.ends.get(step.step, 0))
+            if step.end_us > execution.ends.get(step.step, -1):
+                execution.ends[step.step] = step.end_us
             due_us = conformance.next_due_us(execution, rules, step)
             if due_us:
                 self._timers.at(due_us, (execution.tenant, execution.execution))
@@ -492,4 +493,5 @@ def _book_step(delta: Delta, step: Step) -> None:
     if step.topic:
         delta.broker_count += 1
         delta.broker_sum_us += step.broker_us
-        delta.broker_max_us = max(delta.broker_max_us, step.broker_us)
+        if step.broker_us > delta.broker_max_us:
+            delta.broker_max_us = step.broker_us

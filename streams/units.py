@@ -101,14 +101,21 @@ def observe(execution: Execution) -> tuple[list[Unit], list[EdgeDelta]]:
 
 
 def _link(execution: Execution, step: Step, unit: Unit, edges: list[EdgeDelta]) -> tuple[Step, str] | None:
-    """Resolve a step's parents: add one edge per source, and return the parent that its unit hangs on.
-
-    The gap of a flow is what passed between the end of the last parent and the step's start: waiting in a queue.
-    """
+    """Resolve a step's parents: add one edge per source, and return the parent that its unit hangs on."""
     parents = step.parents
     if len(parents) > 1:
         return _link_many(execution, step, unit, edges)
-    span, elsewhere, hint = parents[0]
+    return _link_one(execution, step, parents[0], unit, edges)
+
+
+def _link_one(
+    execution: Execution, step: Step, cause: tuple[str, str, str], unit: Unit, edges: list[EdgeDelta]
+) -> tuple[Step, str] | None:
+    """Resolve one parent.
+
+    The gap of a flow is what passed between the end of the last parent and the step's start: waiting in a queue.
+    """
+    span, elsewhere, hint = cause
     parent = None if elsewhere else execution.steps.get(span)
     if parent is None or parent is step:
         if hint and hint != step.component:
@@ -134,9 +141,8 @@ def _link_many(execution: Execution, step: Step, unit: Unit, edges: list[EdgeDel
     sources: set[str] = set()
     gap = UNKNOWN
     for parent in step.parents:
-        single = msgspec.structs.replace(step, parents=[parent])
         found: list[EdgeDelta] = []
-        link = _link(execution, single, unit, found)
+        link = _link_one(execution, step, parent, unit, found)
         edges.extend(edge for edge in found if edge.source not in sources)
         sources.update(edge.source for edge in found)
         if link is not None and (best is None or _rank(link) > _rank(best)):

@@ -44,9 +44,9 @@ def reach_kafka(**overrides: Any) -> Settings:
     """Return the settings once the brokers have answered; raises CommandError when they do not."""
     settings = load_settings(**overrides)
     # librdkafka tells every failed attempt on standard error: one sentence is enough.
-    admin = AdminClient({**settings.kafka(), "log_level": 0, "error_cb": lambda _: None})
+    config: dict[str, Any] = {**settings.kafka(), "log_level": 0, "error_cb": lambda _: None}
     try:
-        admin.list_topics(timeout=REACH_S)
+        AdminClient(config).list_topics(timeout=REACH_S)
     except KafkaException as error:
         raise CommandError(
             f"Kafka does not answer at {settings.bootstrap_servers}: `flowchain up` starts a local one, "

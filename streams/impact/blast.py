@@ -103,6 +103,8 @@ def _chains(state: OpenIncident, suspect: str, places: dict[str, _Place], memory
 
 
 def _hurt(kind: str, name: str, probability: float, observed: bool, arrival_us: int, path: tuple[str, ...]) -> Hurt:
+    """Return one entry; without a suspect its place at the beginning of the path is empty, and left out."""
+    nodes = [node[:128] for node in path if node]
     return Hurt.model_validate(
         {
             "kind": kind,
@@ -110,7 +112,7 @@ def _hurt(kind: str, name: str, probability: float, observed: bool, arrival_us: 
             "probability": round(probability, 4),
             "observed": observed,
             "expected_arrival_unix_us": arrival_us,
-            "hops": len(path) - 1,
-            "path": [node[:128] for node in path],
+            "hops": len(nodes) - 1,
+            "path": nodes,
         }
     )

@@ -59,7 +59,8 @@ class FaultReader:
 
     def _silent(self, silence: Silence, share: float) -> Finding:
         seen = f"{silence.seen:.0f} events" if silence.seen else "no sign of life"
-        reason = f"{silence.component}: {seen} since {clock(silence.since_us)}, about {silence.expected:.0f} expected"
+        since = f"since {clock(silence.since_us)}" if silence.since_us else "for as long as is remembered"
+        reason = f"{silence.component}: {seen} {since}, about {silence.expected:.0f} expected"
         return Finding(silence.component, self._settings.cap * share, self.name, reason, "", silence.since_us)
 
     def _possible(self, complaint: Finding, name: str) -> Finding:

@@ -95,7 +95,6 @@ class World:
         self.violations: set[str] = set()
         self.deltas: dict[tuple[str, str, str, str, int], Delta] = {}
         self.edges: dict[tuple[str, ...], EdgeDelta] = {}
-        self.counts = {"events": 0}
         self.refused: list[tuple[int, str]] = []
 
     def _fresh(self) -> Tracker:

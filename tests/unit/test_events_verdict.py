@@ -107,7 +107,7 @@ BOUNDS = [0, 1, 10_000, 2**31 - 1, 2**53, 2**60, 2**63 - 1, 2**64 - 1, 10**18, 4
 TOKENS = ["NaN", "Infinity", "-Infinity", "-NaN", "nan", "1e400", "-1e400", "1e-400", "-0", "-0.0", "01", "+1", "1.", ".5", "1e", "1E5", "1e+2", "1.0", "5.0e0", "-", "tru", "nul", "1.7976931348623159e308", '"\\ud800"', '"\\udc00x"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\x"', '"\\u12g4"', '"\\/"', "'a'", '"a', 'b"', "{}", "[]", "[[]]", '{"span":"a"}', '[{"span":"a","x":1}]', '{"a":1,"\\u0061":2}', '{"a":null,"a":1}', "{,}", "[1,]", '"step\\u002estarted"', "//", "/**/"]
 tokens = st.sampled_from(
     [Token(text) for text in TOKENS]
-    + [Token(text) for text in ('"', '"\n"', "", "[" * 300 + "]" * 300, "[" * 3000, "9" * 400, "9" * 4300, "-" + "9" * 5000)]
+    + [Token(text) for text in ('"', '"\n"', "", "[" * 300 + "]" * 300, "[" * 3000, "9" * 400, "9" * 4300, "-" + "9" * 4301)]
     + [Token(text) for text in ("0." + "0" * 400 + "1", "0.1234567890123456789012345678901234567890")]
 )
 edges = st.sampled_from([bound + step for bound in BOUNDS for step in (-1, 0, 1)])
@@ -204,20 +204,20 @@ def ordered(value: dict[str, Any] | None) -> str:
     return repr(value and sorted(value.items()))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(events)
 def test_every_valid_event_is_accepted_with_the_same_values(event: Fields) -> None:
     agree(render(event).encode())  # null stands where the contract takes a null, and where it does not
     assert agree(render(without_nulls(event)).encode())
 
 
-@settings(max_examples=600, deadline=None)
-@given(mutated())
+@settings(max_examples=400, deadline=None)
+@given(mutated().filter(lambda value: len(value) < 7_000))
 def test_any_mutated_event_gets_the_same_verdict(value: bytes) -> None:
     agree(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40) | json_like.map(render).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_other_input_gets_the_same_verdict(value: bytes) -> None:
     agree(value)
@@ -266,10 +266,10 @@ def test_only_the_size_limit_is_the_decoders_own() -> None:
 # -- chunks -----------------------------------------------------------------------------------------------------------
 
 pieces = st.sampled_from([TICK, TICK, TICK, b"", b" ", b"\n", TICK[:10], TICK[10:], TICK[:22], TICK[22:], b"}", b"{", b"[", b"null"])
-records = st.lists(pieces, max_size=4).map(b"".join) | st.lists(pieces, max_size=3).map(b"\n".join) | mutated() | st.none()
+records = st.lists(pieces, max_size=4).map(b"".join) | st.lists(pieces, max_size=3).map(b"\n".join) | mutated().filter(lambda value: len(value) < 1_200) | st.none()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(records | st.just(TICK), max_size=6))
 def test_a_chunk_says_what_its_records_say(values: list[bytes | None]) -> None:
     assert repr(decode_chunk(values)) == repr([decode_record(value) for value in values])

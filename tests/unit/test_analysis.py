@@ -1,0 +1,42 @@
+"""The four stages of the analysis behind one tracker, in memory."""
+
+from collections.abc import Sequence
+
+from schemas.internal import Partial
+from streams.analysis import Analysis, AnalysisSettings, Findings
+from streams.events import ClockTick, Event, ExecutionFailed, ExecutionStarted
+from streams.limits import Limits
+from streams.rules import RuleBook
+from streams.tracker import Tracker
+
+SECOND = 1_000_000
+START = 1_700_000_000 * SECOND
+
+
+def run(events: Sequence[Event]) -> list[Findings]:
+    """Take events through ingest's core and the analysis, one transaction per second of event time."""
+    tracker, analysis = Tracker("events", 0, RuleBook(), Limits()), Analysis(AnalysisSettings())
+    found = []
+    for offset, event in enumerate(events):
+        tracker.apply([event], [offset], [event.time_unix_us])
+        out = tracker.take()
+        partial = Partial("events", 0, tracker.watermark_us, offset, list(out.book.deltas.values()), list(out.book.edges.values()))
+        found.append(analysis.apply(partial))
+    return found
+
+
+def failing(number: int) -> list[Event]:
+    """An execution that fails without any step, and does not say where."""
+    at, name = START + number * SECOND // 10, f"x{number}"
+    return [
+        ExecutionStarted(chain="c", execution=name, time_unix_us=at),
+        ExecutionFailed(chain="c", execution=name, time_unix_us=at + 10, error_type="Boom"),
+    ]
+
+
+def test_executions_that_fail_nowhere_in_particular_are_an_incident_without_a_suspect() -> None:
+    events = [event for number in range(200) for event in failing(number)]
+    ticks = [ClockTick(START + second * SECOND) for second in range(20, 60)]
+    incidents = [incident for findings in run([*events, *ticks]) for incident in findings.incidents]
+    assert incidents
+    assert all("" not in hurt.path for incident in incidents for hurt in incident.blast_radius)
