@@ -11,7 +11,6 @@ from confluent_kafka import Producer
 
 from agents.ingest_output import publish_tick
 from connectors.clickhouse import client
-from connectors.lag import group_lag
 from connectors.log import offsets_held, read_range, reader
 from connectors.settings import Settings
 from connectors.spans import Options, Summary, import_spans
@@ -20,8 +19,9 @@ from infra.supervisor import Supervisor, wait_until_ready, workers
 from schemas.analysis import Alert
 from schemas.topics import ALERTS, EVENTS, TRACES
 
-SETTLED_POLLS = 3
-"""So many times in a row nothing may have changed before the pipeline is taken to be done."""
+POLL_S = 2.0
+PATIENCE_S = 20.0
+"""Beyond the time that a window takes to close: nothing new for so long means that nothing more will come."""
 
 
 class ImportRefused(Exception):
@@ -60,13 +60,18 @@ class Imported:
         }
 
 
+def refuse_used_topic(settings: Settings) -> None:
+    """Raise ImportRefused when the prefix was used: events older than what a topic holds would be late there."""
+    topic = settings.topic(EVENTS.name)
+    if _records(settings, topic):
+        raise ImportRefused(f"{topic} holds records already: old events would be late there; give another --prefix")
+
+
 def publish(
     settings: Settings, path: Path, options: Options, *, shift: bool, speed: float | None, progress: bool
 ) -> Summary:
     """Publish a path's traces, logs and samples to the events topic of the settings' prefix."""
     topic = settings.topic(EVENTS.name)
-    if _records(settings, topic):
-        raise ImportRefused(f"{topic} holds records already: old events would be late there; give another --prefix")
     config = {name: value for name, value in settings.kafka().items() if name != "bootstrap.servers"}
     summary = import_spans(
         path, settings.bootstrap_servers, topic, options, end_at_us=time.time_ns() // 1000 if shift else None,
@@ -102,22 +107,16 @@ def own_workers(settings: Settings, home: Path) -> Iterator[Supervisor]:
 
 def follow(settings: Settings, summary: Summary, tell: Callable[[str], None]) -> Imported:
     """Wait until the pipeline has nothing left to do with what was published; return what came of it."""
-    before = (0, 0, 0)
-    calm = 0
-    while calm < SETTLED_POLLS:
-        time.sleep(3.0)
-        lag = sum(row["lag"] for row in group_lag(settings) if "ingest" in row["group"] or "analysis" in row["group"])
-        executions, steps = clickhouse_counts(settings)
-        counted = counted_events(settings)
-        now = (counted, executions, steps)
-        tell(f"{counted:,} of {summary.events:,} events counted, {executions:,} executions in ClickHouse")
-        done = counted == summary.events and executions == summary.executions and steps == summary.steps
-        # Ticks keep the topics moving, so the lag never stays at nothing: it is small once all is read.
-        calm = calm + 1 if done or (now == before and lag < 1_000) else 0
-        before = now
-        if done:
-            break
-    return Imported(summary, *before, newest_alerts(settings))
+    expected = (summary.events, summary.executions, summary.steps)
+    patience_s = settings.window_s + settings.lateness_s + PATIENCE_S
+    now, changed = (0, 0, 0), time.monotonic()
+    while now != expected and time.monotonic() - changed < patience_s:
+        time.sleep(POLL_S)
+        before, now = now, (counted_events(settings), *clickhouse_counts(settings))
+        if now != before:
+            changed = time.monotonic()
+            tell(f"{now[0]:,} of {summary.events:,} events counted, {now[1]:,} executions in ClickHouse")
+    return Imported(summary, *now, newest_alerts(settings))
 
 
 def clickhouse_counts(settings: Settings) -> tuple[int, int]:

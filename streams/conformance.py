@@ -157,10 +157,12 @@ def next_check_us(execution: Execution, rules: ChainRules | None, limits: Limits
     """Return the event time at which an open execution is to be looked at next."""
     check_us = execution.last_us + limits.idle_us
     if rules is not None:
-        for rule in _awaited(execution, rules.timed):
-            due_us = _due_us(execution, rule)
-            if due_us and due_us < check_us:
-                check_us = due_us
+        ends, missing = execution.ends, execution.missing
+        for rule in rules.timed:
+            if rule.name not in ends and rule.name not in missing:
+                due_us = _due_us(execution, rule)
+                if due_us and due_us < check_us:
+                    check_us = due_us
     if execution.saw & (SAW_COMPLETED | SAW_FAILED) and execution.ended_us < check_us:
         check_us = execution.ended_us
     return check_us

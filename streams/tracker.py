@@ -120,9 +120,14 @@ class Tracker:
             handlers[type(event)](event, offset)
         if offsets:
             self.next_offset = offsets[-1] + 1
-            if any(type(event) is not ClockTick for event in events):
-                self.clock = (self.watermark_us, broker_us[-1])
+            self._set_clock(any(type(event) is not ClockTick for event in events), broker_us[-1])
         return refused
+
+    def _set_clock(self, has_events: bool, broker_us: int) -> None:
+        """Let ticks go on from here after events, and after a foreign tick that is ahead of where ours would be."""
+        event_us, since_us = self.clock
+        if has_events or not event_us or self.watermark_us > event_us + broker_us - since_us:
+            self.clock = (self.watermark_us, broker_us)
 
     def take(self) -> Output:
         """Return what has come together since the last call."""
@@ -146,7 +151,7 @@ class Tracker:
             self.executions[execution.tenant, execution.execution] = execution
             self.logged.add((execution.tenant, execution.execution))
             self._open += 1
-            self._arm(execution)
+            self._arm(execution, self._rules_of(execution))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +286,7 @@ class Tracker:
         if len(execution.steps) >= self._limits.max_steps:
             self._out.count("untracked_steps")
             return None, False
-        step = Step(span, event.step, event.component or event.step, offset, event.attempt, status=STARTED)
+        step = Step(span, event.step, event.component or event.step, offset, event.attempt)
         if event.parents:
             step.parents = [(p.span, p.execution or "", p.component or "") for p in event.parents]
         execution.steps[span] = step
@@ -396,6 +401,9 @@ class Tracker:
 
     def _check(self, execution: Execution, now_us: int) -> None:
         rules = self._rules_of(execution)
+        if not execution.missing and conformance.next_check_us(execution, rules, self._limits) > now_us:
+            self._arm(execution, rules)  # what the timer was set for has come meanwhile
+            return
         for found in conformance.overdue(execution, rules, now_us, self._limits):
             delta = self._out.book.at(
                 execution.tenant, execution.chain, found.step, found.component, self.watermark_us, execution.last_offset
@@ -405,11 +413,11 @@ class Tracker:
         if status is not None:
             self._finish(execution, status)
         else:
-            self._arm(execution)
+            self._arm(execution, rules)
 
-    def _arm(self, execution: Execution) -> None:
+    def _arm(self, execution: Execution, rules: ChainRules | None) -> None:
         """Have an open execution looked at again; never at once, so that a timer run ends."""
-        at_us = conformance.next_check_us(execution, self._rules_of(execution), self._limits)
+        at_us = conformance.next_check_us(execution, rules, self._limits)
         at_us = max(at_us, self.watermark_us - self._limits.lateness_us + 1)
         self._timers.at(at_us, (execution.tenant, execution.execution))
 

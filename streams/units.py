@@ -72,11 +72,12 @@ def observe(execution: Execution) -> tuple[list[Unit], list[EdgeDelta]]:
     joined: list[Step] = []
     special = False
     for span, step in steps.items():
-        unit = Unit(step.component, step.step, step.end_us or execution.last_us)
+        unit = of[span] = Unit(step.component, step.step, step.end_us or execution.last_us)
         if step.status == COMPLETED:  # a failed one may have waited for somebody who never answered
             unit.own_us = step.duration_us
-        of[span] = unit
-        if step.status != COMPLETED or step.logs or _error_name(step.step):
+            if step.logs or _error_name(step.step):
+                special = True
+        else:
             special = True
         if not step.parents:
             if step.topic:

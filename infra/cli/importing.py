@@ -48,6 +48,7 @@ def spans(
     with _engines():
         settings = reach_kafka(topic_prefix=prefix or f"import-{_slug(path)}.")
         prepare(settings)
+        importing.refuse_used_topic(settings)
         document, complete = _run(settings, path, options, shift, speed, publish_only, as_json)
     if as_json:
         print_json(document)

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 import orjson
-from confluent_kafka import Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connectors.deadletters import StoredLetter, read_dead_letters
-from connectors.log import offsets_held, read_range, reader
+from connectors.log import offsets_held, reader
 from connectors.settings import Settings
 from connectors.topics import apply_topics
 from infra.devstack import Stack
@@ -76,8 +76,6 @@ class Pipeline:
 
     def delete_before(self, partition: int, offset: int) -> None:
         """Have the broker forget the head of a partition."""
-        from confluent_kafka import TopicPartition
-
         admin = AdminClient(self.settings.kafka())
         target = TopicPartition(self.settings.topic(topics.EVENTS.name), partition, offset)
         for future in admin.delete_records([target]).values():
@@ -86,15 +84,17 @@ class Pipeline:
     # -- out ------------------------------------------------------------------------------------------------------
 
     def read(self, topic: topics.Topic) -> Iterator[Message]:
-        """Everything committed on a topic."""
+        """Everything committed on a topic up to where it ended when this was called."""
         name = self.settings.topic(topic.name)
-        consumer = reader(self.settings)
-        partitions = list(consumer.list_topics(name, timeout=30).topics[name].partitions)
-        held = {partition: offsets_held(consumer, name, partition) for partition in partitions}
-        consumer.close()
-        for partition, (low, high) in held.items():
-            if low < high:
-                yield from read_range(self.settings, name, partition, low)
+        consumer = reader(self.settings, **{"fetch.wait.max.ms": 10})
+        try:
+            for partition in sorted(consumer.list_topics(name, timeout=30).topics[name].partitions):
+                low, high = offsets_held(consumer, name, partition)
+                if low < high:
+                    consumer.assign([TopicPartition(name, partition, low)])
+                    yield from _until(consumer, high)
+        finally:
+            consumer.close()
 
     def deltas(self) -> list[Delta]:
         return [
@@ -112,6 +112,10 @@ class Pipeline:
             for execution in msgspec.json.decode(message.value() or b"", type=TraceBatch).executions
         ]  # fmt: skip
 
+    def refused(self) -> int:
+        """How many dead letters there are."""
+        return sum(1 for _ in self.read(topics.EVENTS_DLQ))
+
     def dead_letters(self) -> list[StoredLetter]:
         return list(read_dead_letters(self.settings))
 
@@ -127,6 +131,21 @@ class Pipeline:
     def settles_at(self, counted: int) -> None:
         """Wait until so many events are counted."""
         self.eventually(lambda: self.events_counted() >= counted, lambda: f"{self.events_counted()} of {counted} counted")
+
+
+def _until(consumer: Consumer, high: int) -> Iterator[Message]:
+    """Yield what comes before `high`; ends at the partition's end too, where control records are the last."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        for message in consumer.consume(500, 0.05):
+            error = message.error()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                return
+            assert error is None, error.str()
+            if (message.offset() or 0) >= high:
+                return
+            yield message
+    raise AssertionError("the end of the partition did not come")
 
 
 @dataclass
@@ -151,6 +170,21 @@ def completed(execution: str, time_us: int, step: str = "a", **more: Any) -> byt
     return event("step.completed", time_us, execution, step=step, component=step.upper(), duration_us=5 * MS, **more)
 
 
+def _await_leaders(settings: Settings, names: Sequence[str]) -> None:
+    """Wait until every partition answers: a topic that was just created may have no leader yet."""
+    consumer = reader(settings)
+    deadline = time.monotonic() + PATIENCE_S
+    for name in names:
+        while time.monotonic() < deadline:
+            try:
+                for partition in range(len(consumer.list_topics(name, timeout=30).topics[name].partitions)):
+                    offsets_held(consumer, name, partition)
+                break
+            except KafkaException:
+                time.sleep(0.05)
+    consumer.close()
+
+
 @contextlib.contextmanager
 def pipeline(stack: Stack, folder: Path, **settings: Any) -> Iterator[Pipeline]:
     """A pipeline with topics of its own; its workers end with the block."""
@@ -159,7 +193,7 @@ def pipeline(stack: Stack, folder: Path, **settings: Any) -> Iterator[Pipeline]:
         Settings(bootstrap_servers=stack.bootstrap_servers, topic_prefix=f"t{uuid.uuid4().hex[:12]}-", **{**small, **settings}),
         folder,
     )
-    apply_topics(found.settings)
+    _await_leaders(found.settings, list(apply_topics(found.settings)))
     try:
         yield found
     finally:

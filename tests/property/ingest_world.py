@@ -42,7 +42,7 @@ Record = tuple[bytes, int]
 
 
 @st.composite
-def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25) -> list[Record]:
+def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25, ids: bool = True) -> list[Record]:
     """Any log: clocks that jump, ends before starts, duplicates, silence, records that are refused."""
     at = 0
     records: list[Record] = []
@@ -51,7 +51,7 @@ def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25) -> list[
             records.append((draw(st.sampled_from(records))[0], T + at * MS))
             continue
         at += draw(st.sampled_from([0, 10, 20, 50, 110, 300, 900, 2_500]))
-        event = draw(_events(kinds))
+        event = draw(_events(kinds, ids))
         if event["type"] == "clock.tick":
             event = {"type": "clock.tick"}
         shift = draw(st.sampled_from([0, 0, 0, 0, -20, -150, -600, -3_500, 20_000]))
@@ -61,7 +61,7 @@ def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25) -> list[
 
 
 @st.composite
-def _events(draw: st.DrawFn, kinds: Sequence[str]) -> dict[str, Any]:
+def _events(draw: st.DrawFn, kinds: Sequence[str], ids: bool) -> dict[str, Any]:
     kind = draw(st.sampled_from(kinds))
     event: dict[str, Any] = {
         "type": kind, "chain": draw(st.sampled_from(["abc", "free"])), "execution": draw(st.sampled_from("efg")),
@@ -74,7 +74,7 @@ def _events(draw: st.DrawFn, kinds: Sequence[str]) -> dict[str, Any]:
             event["parents"] = [{"span": draw(st.sampled_from(["a#1", "b#1", "b#2", "?"]))}]
     if kind in ("step.completed", "step.failed"):
         event["duration_us"] = draw(st.sampled_from([0, 10, 31, 200])) * MS
-        if draw(st.booleans()):
+        if ids and draw(st.booleans()):
             event["id"] = draw(st.sampled_from("xy"))
     if kind.endswith("failed"):
         event["error_type"] = "Boom"

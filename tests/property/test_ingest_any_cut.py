@@ -8,13 +8,15 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_world import LIMITS, MS, Record, T, World, logs, run
+from ingest_world import KINDS, LIMITS, MS, Record, T, World, logs, run
 
 from schemas.internal import Delta, Execution
 
 CUTS = st.lists(st.integers(0, 25), max_size=6)
-NOT_YET_TOLD = ("last_offset", "last_us", "saw", "start_us", "component", "steps")
+NOT_YET_TOLD = ("last_offset", "last_us", "saw", "start_us", "component", "steps", "violations")
 """Of a finished execution: what an event may change without a new revision (see the expected failures below)."""
+RESTORED = [kind for kind in KINDS if kind != "execution.started"]
+"""Without what changes a finished execution untold, and so is forgotten at a restart (see the expected failures below)."""
 EVIDENCE = ("first_offset", "last_offset")
 
 
@@ -38,7 +40,7 @@ def test_any_cut_into_chunks_and_transactions_gives_the_same(log: list[Record], 
 
 
 @settings(max_examples=80, deadline=None)
-@given(logs(), CUTS, CUTS)
+@given(logs(RESTORED, ids=False), CUTS, CUTS)
 def test_any_restart_gives_the_same(log: list[Record], takes: list[int], restarts: list[int]) -> None:
     assert outcome(run(log, (), takes, restarts), *NOT_YET_TOLD) == outcome(run(log), *NOT_YET_TOLD)
 
@@ -93,10 +95,24 @@ def test_beginning_that_comes_after_the_end_is_published() -> None:
     assert outcome(run(log, takes=[1])) == outcome(run(log))
 
 
+@pytest.mark.xfail(strict=True, reason="the same: after a restart the beginning behind the end is counted again")
+def test_beginning_that_comes_after_the_end_is_a_duplicate_the_second_time_also_after_a_restart() -> None:
+    begins = record("execution.started", -20)
+    log = [ENDS, begins, begins]
+    assert outcome(run(log, takes=[1], restarts=[2]))["deltas"] == outcome(run(log))["deltas"]
+
+
 @pytest.mark.xfail(strict=True, reason="streams/tracker.py: a duplicate changes last_offset of a finished execution without a revision")
 def test_duplicate_behind_the_end_does_not_change_what_was_published() -> None:
     log = [ENDS, ENDS]
     assert outcome(run(log, takes=[1])) == outcome(run(log))
+
+
+@pytest.mark.xfail(strict=True, reason="streams/tracker.py: step.duplicated behind the end changes violations without a revision")
+def test_second_run_behind_the_end_is_published() -> None:
+    first, second = (record("step.completed", -10, step="a", span="s", component="A", id=name) for name in "xy")
+    log = [first, ENDS, second]
+    assert outcome(run(log, takes=[2])) == outcome(run(log))
 
 
 @pytest.mark.xfail(strict=True, reason="streams/tracker.py: a log statement changes the steps of a finished execution without a revision")

@@ -40,3 +40,41 @@ def test_executions_that_fail_nowhere_in_particular_are_an_incident_without_a_su
     incidents = [incident for findings in run([*events, *ticks]) for incident in findings.incidents]
     assert incidents
     assert all("" not in hurt.path for incident in incidents for hurt in incident.blast_radius)
+
+
+def tick(tracker: Tracker, offset: int, time_us: int, broker_us: int) -> None:
+    tracker.apply([ClockTick(time_us)], [offset], [broker_us])
+
+
+def test_ticks_go_on_from_the_last_event_also_when_a_tick_came_with_it() -> None:
+    tracker = Tracker("events", 0, RuleBook(), Limits())
+    event = ExecutionStarted(chain="c", execution="x", time_unix_us=START)
+    tracker.apply([event, ClockTick(START + 5)], [0, 1], [START + 10, START + 20])
+    assert tracker.clock == (START + 5, START + 20)
+
+
+def test_own_ticks_do_not_move_the_clock_they_were_made_from() -> None:
+    tracker = Tracker("events", 0, RuleBook(), Limits())
+    tracker.apply([ExecutionStarted(chain="c", execution="x", time_unix_us=START)], [0], [START + 10])
+    tick(tracker, 1, START + SECOND, START + SECOND + 30)
+    assert tracker.clock == (START, START + 10)
+
+
+def test_a_tick_that_is_ahead_moves_the_clock() -> None:
+    tracker = Tracker("events", 0, RuleBook(), Limits())
+    tracker.apply([ExecutionStarted(chain="c", execution="x", time_unix_us=START)], [0], [START + 10])
+    tick(tracker, 1, START + 3600 * SECOND, START + 3600 * SECOND + 5)
+    tick(tracker, 2, START + 7200 * SECOND, START + 3600 * SECOND + 10)
+    assert tracker.clock == (START + 7200 * SECOND, START + 3600 * SECOND + 10)
+
+
+def test_a_partition_that_has_only_seen_a_tick_goes_on_from_it() -> None:
+    tracker = Tracker("events", 0, RuleBook(), Limits())
+    tick(tracker, 0, START - 86_400 * SECOND, START)
+    assert tracker.clock == (START - 86_400 * SECOND, START)
+
+
+def test_a_late_tick_is_no_dead_letter() -> None:
+    tracker = Tracker("events", 0, RuleBook(), Limits())
+    tick(tracker, 0, START, START)
+    assert tracker.apply([ClockTick(START - 3600 * SECOND)], [1], [START]) == []
