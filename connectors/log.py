@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from connectors.settings import Settings
 
@@ -26,6 +27,16 @@ def reader(settings: Settings, **config: Any) -> Consumer:
     )
 
 
+def _is_settling(error: BaseException) -> bool:
+    """Whether a topic has just been made, and its partitions have no leader yet."""
+    return isinstance(error, KafkaException) and error.args[0].code() in (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    )
+
+
+@retry(retry=retry_if_exception(_is_settling), stop=stop_after_delay(5), wait=wait_fixed(0.1), reraise=True)
 def offsets_held(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """Return (first offset that is still there, offset after the last)."""
     low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
