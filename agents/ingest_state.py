@@ -33,7 +33,7 @@ def load_tracker(settings: Settings, partition: int, rules: RuleBook) -> Tracker
     series = [
         _series(key) for key in entries if key.startswith(SERIES + SEPARATOR)
     ]
-    finished = _remembered(settings, partition, state.watermark_unix_us - settings.limits.linger_us)
+    finished = _remembered(settings, partition, settings.limits.remembered_since_us(state.watermark_unix_us))
     tracker.restore(state.watermark_unix_us, open_, finished, series)
     tracker.next_offset = state.next_offset
     tracker.clock = (state.clock_unix_us, state.clock_broker_us)

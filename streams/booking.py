@@ -43,6 +43,8 @@ class Book:
                 delta = self.deltas[admitted] = Delta(*admitted, offset, offset)
         if offset > delta.last_offset:
             delta.last_offset = offset
+        elif offset < delta.first_offset:
+            delta.first_offset = offset
         return delta
 
     def edge(self, piece: EdgeDelta) -> None:

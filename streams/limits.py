@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from streams.timers import GRANULARITY_US
+
 SECOND = 1_000_000
 
 
@@ -31,3 +33,7 @@ class Limits(Struct, frozen=True):
     """Distinct log statements kept per step."""
     skew_us: int = 10_000
     """Clocks of two services may differ by this much before their order is doubted."""
+
+    def remembered_since_us(self, watermark_us: int) -> int:
+        """Return the finishing time of the oldest execution that may still be remembered at a watermark."""
+        return watermark_us - self.linger_us - self.lateness_us - GRANULARITY_US

@@ -50,10 +50,12 @@ class Output(Struct):
 
     book: Book
     violations: list[Violation] = field(default_factory=list)
-    finished: dict[ExecutionKey, Execution] = field(default_factory=dict)
-    """Also those that changed after they had been finished."""
+    finished: dict[int, Execution] = field(default_factory=dict)
+    """By first offset; also those that changed after they had been finished."""
     touched: set[ExecutionKey] = field(default_factory=set)
     new_series: list[SeriesKey] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    """Ids of the cardinality.exceeded that were said."""
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str) -> None:
@@ -172,8 +174,7 @@ class Tracker:
         )
         delta.events += 1
         delta.started += 1
-        if execution.finished_us:
-            self._revise(execution)
+        self._revise(execution, offset)
 
     def _on_step_ended(self, event: StepCompleted | StepFailed, offset: int) -> None:
         execution = self._execution(event, offset)
@@ -195,6 +196,7 @@ class Tracker:
             self._violate(
                 conformance.failed(execution, step, self._position(offset)), execution, delta
             )
+        self._revise(execution, offset)
         self._finish_if_done(execution, rules)
 
     def _on_execution(self, event: ExecutionStarted | ExecutionCompleted | ExecutionFailed, offset: int) -> None:
@@ -206,6 +208,7 @@ class Tracker:
         execution.saw |= bit
         time_us = event.time_unix_us
         self._out.book.at(execution.tenant, execution.chain, "", "", time_us, offset).events += 1
+        self._revise(execution, offset)
         if type(event) is ExecutionStarted:
             execution.start_us = min(execution.start_us or time_us, time_us)
             execution.component = event.component or execution.component
@@ -236,6 +239,7 @@ class Tracker:
         if statement not in step.logs and len(step.logs) < self._limits.max_logs:
             step.logs.append(statement)
             self._out.touched.add((execution.tenant, execution.execution))
+            self._revise(execution, offset)
 
     def _on_sample(self, event: ResourceSampled, offset: int) -> None:
         delta = self._out.book.at(event.tenant, "", "", event.component, event.time_unix_us, offset)
@@ -254,6 +258,8 @@ class Tracker:
         execution = self.executions.get(key)
         if execution is None:
             execution = self._open_execution(event, key, offset)
+        if execution.finished_us:
+            return execution  # only what changes it, and so is published again, may touch it: see _revise
         execution.last_offset = offset
         if event.time_unix_us > execution.last_us:
             execution.last_us = event.time_unix_us
@@ -267,7 +273,7 @@ class Tracker:
         start_us = max(0, event.time_unix_us - duration_us)
         execution = Execution(
             event.tenant, event.chain, event.execution, offset, offset, user=event.user or "", tier=event.tier or "",
-            chain_version=event.chain_version or "", start_us=start_us, component=event.component or "",
+            chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us, component=event.component or "",
         )  # fmt: skip
         self.executions[key] = execution
         self._open += 1
@@ -299,8 +305,10 @@ class Tracker:
         )
         if step is None:
             delta.events += 1
+            self._revise(execution, offset)
         elif event.id is not None and step.id and event.id != step.id and type(event) is not StepStarted:
             delta.events += 1
+            self._revise(execution, offset)
             self._violate(conformance.ran_again(execution, step, event.time_unix_us, self._position(offset)), execution, delta)
         else:
             self._out.count("duplicates")
@@ -318,8 +326,8 @@ class Tracker:
 
     def _finish_if_done(self, execution: Execution, rules: ChainRules | None) -> None:
         if execution.finished_us:
-            self._revise(execution)
-        elif conformance.is_done(execution, rules):
+            return
+        if conformance.is_done(execution, rules):
             self._finish(execution, "failed" if execution.saw & 4 else "completed")
         elif execution.saw & ENDED:
             self._timers.at(execution.ended_us + 1, (execution.tenant, execution.execution))
@@ -345,7 +353,7 @@ class Tracker:
         del self.executions[key]
         execution.finished_us = self.watermark_us
         self._remember(execution)
-        self._out.finished[key] = execution
+        self._out.finished[execution.first_offset] = execution
 
     def _book_structure(self, execution: Execution) -> None:
         """Book what only a whole execution shows: its units' indicators and its edges, at the time it was known."""
@@ -360,10 +368,12 @@ class Tracker:
             )
             book_unit(delta, unit)
 
-    def _revise(self, execution: Execution) -> None:
-        """Note that a finished execution has changed: its rows go out again under a higher revision."""
-        execution.revision += 1
-        self._out.finished[execution.tenant, execution.execution] = execution
+    def _revise(self, execution: Execution, offset: int) -> None:
+        """Note that an execution changes; a finished one goes out again, whole and under a higher revision."""
+        if execution.finished_us:
+            execution.revision += 1
+            execution.last_offset = offset
+            self._out.finished[execution.first_offset] = execution
 
     def _remember(self, execution: Execution) -> None:
         key = (execution.tenant, execution.execution)
@@ -453,7 +463,8 @@ class Tracker:
             chain=OVERFLOW, time_unix_us=start_us,
             detail=f"more than {self._limits.max_series} distinct steps of chains: further ones are booked under {OVERFLOW}",
         )  # fmt: skip
-        if all(known.id != found.id for known in self._out.violations[-16:]):
+        if found.id not in self._out.told:
+            self._out.told.add(found.id)
             self._out.violations.append(found)
 
     def _fresh_output(self) -> Output:

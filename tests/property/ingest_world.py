@@ -139,7 +139,7 @@ class World:
         """Go on in another process, from what the last transaction left."""
         old, self.tracker = self.tracker, self._fresh()
         open_ = [msgspec.json.decode(value, type=Execution) for value in self.changelog.values()]
-        horizon_us = old.watermark_us - self.limits.linger_us
+        horizon_us = self.limits.remembered_since_us(old.watermark_us)
         newest = {(x.tenant, x.execution): x for _, batch in self.traces for x in (msgspec.json.decode(v, type=Execution) for v in batch)}
         finished = sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
         self.tracker.restore(old.watermark_us, open_, finished, self.series)

@@ -5,24 +5,18 @@ from typing import Any
 
 import msgspec
 import orjson
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_world import KINDS, LIMITS, MS, Record, T, World, logs, run
+from ingest_world import LIMITS, MS, Record, T, World, logs, run
 
 from schemas.internal import Delta, Execution
 
 CUTS = st.lists(st.integers(0, 25), max_size=6)
-NOT_YET_TOLD = ("last_offset", "last_us", "saw", "start_us", "component", "steps", "violations")
-"""Of a finished execution: what an event may change without a new revision (see the expected failures below)."""
-RESTORED = [kind for kind in KINDS if kind != "execution.started"]
-"""Without what changes a finished execution untold, and so is forgotten at a restart (see the expected failures below)."""
-EVIDENCE = ("first_offset", "last_offset")
 
 
-def outcome(world: World, *left_out: str) -> dict[str, Any]:
-    fields = [name for name in Execution.__struct_fields__ if name not in left_out]
-    booked = [name for name in Delta.__struct_fields__ if name not in EVIDENCE]
+def outcome(world: World) -> dict[str, Any]:
+    fields = Execution.__struct_fields__
+    booked = Delta.__struct_fields__
     return {
         "violations": world.violations,
         "refused": world.refused,
@@ -36,13 +30,13 @@ def outcome(world: World, *left_out: str) -> dict[str, Any]:
 @settings(max_examples=80, deadline=None)
 @given(logs(), CUTS, CUTS)
 def test_any_cut_into_chunks_and_transactions_gives_the_same(log: list[Record], cuts: list[int], takes: list[int]) -> None:
-    assert outcome(run(log, cuts, takes), *NOT_YET_TOLD) == outcome(run(log), *NOT_YET_TOLD)
+    assert outcome(run(log, cuts, takes)) == outcome(run(log))
 
 
 @settings(max_examples=80, deadline=None)
-@given(logs(RESTORED, ids=False), CUTS, CUTS)
+@given(logs(), CUTS, CUTS)
 def test_any_restart_gives_the_same(log: list[Record], takes: list[int], restarts: list[int]) -> None:
-    assert outcome(run(log, (), takes, restarts), *NOT_YET_TOLD) == outcome(run(log), *NOT_YET_TOLD)
+    assert outcome(run(log, (), takes, restarts)) == outcome(run(log))
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,33 +83,28 @@ def record(kind: str, ms: int, execution: str = "e", **more: Any) -> Record:
 ENDS = record("execution.failed", 0, error_type="Boom")
 
 
-@pytest.mark.xfail(strict=True, reason="streams/tracker.py: execution.started behind the end changes a finished execution without a revision")
 def test_beginning_that_comes_after_the_end_is_published() -> None:
     log = [ENDS, record("execution.started", -20, component="A")]
     assert outcome(run(log, takes=[1])) == outcome(run(log))
 
 
-@pytest.mark.xfail(strict=True, reason="the same: after a restart the beginning behind the end is counted again")
 def test_beginning_that_comes_after_the_end_is_a_duplicate_the_second_time_also_after_a_restart() -> None:
     begins = record("execution.started", -20)
     log = [ENDS, begins, begins]
     assert outcome(run(log, takes=[1], restarts=[2]))["deltas"] == outcome(run(log))["deltas"]
 
 
-@pytest.mark.xfail(strict=True, reason="streams/tracker.py: a duplicate changes last_offset of a finished execution without a revision")
 def test_duplicate_behind_the_end_does_not_change_what_was_published() -> None:
     log = [ENDS, ENDS]
     assert outcome(run(log, takes=[1])) == outcome(run(log))
 
 
-@pytest.mark.xfail(strict=True, reason="streams/tracker.py: step.duplicated behind the end changes violations without a revision")
 def test_second_run_behind_the_end_is_published() -> None:
     first, second = (record("step.completed", -10, step="a", span="s", component="A", id=name) for name in "xy")
     log = [first, ENDS, second]
     assert outcome(run(log, takes=[2])) == outcome(run(log))
 
 
-@pytest.mark.xfail(strict=True, reason="streams/tracker.py: a log statement changes the steps of a finished execution without a revision")
 def test_log_statement_behind_the_end_is_published_always_or_never() -> None:
     step = record("step.completed", -10, step="a", span="s", component="A")
     line = record("log.observed", 0, component="A", level="error", template="x", span="s")
@@ -123,21 +112,18 @@ def test_log_statement_behind_the_end_is_published_always_or_never() -> None:
     assert outcome(run(log, takes=[2])) == outcome(run(log))
 
 
-@pytest.mark.xfail(strict=True, reason="streams/tracker.py: one transaction publishes only the last of two executions under the same id")
 def test_execution_that_ends_comes_back_and_ends_in_one_transaction_is_published_twice() -> None:
     limits = msgspec.structs.replace(LIMITS, linger_us=0)
     log = [ENDS, record("execution.started", 1_000, "other"), record("execution.failed", 1_100, error_type="Boom")]
     assert outcome(run(log, takes=[1], limits=limits))["finished"] == outcome(run(log, limits=limits))["finished"]
 
 
-@pytest.mark.xfail(strict=True, reason="agents/ingest_state.py: what finished within `lateness` before the linger's end is not read back")
 def test_restart_remembers_a_finished_execution_as_long_as_the_worker_before_it() -> None:
     limits = msgspec.structs.replace(LIMITS, linger_us=500 * MS)
     log = [ENDS, record("execution.started", 600, "other"), ENDS]
     assert outcome(run(log, restarts=[2], limits=limits))["deltas"] == outcome(run(log, limits=limits))["deltas"]
 
 
-@pytest.mark.xfail(strict=True, reason="streams/booking.py: Book.at keeps the first offset it met, not the smallest")
 def test_first_offset_of_a_delta_is_its_smallest() -> None:
     book = World().tracker.take().book
     book.at("t", "c", "", "", T, 9)
