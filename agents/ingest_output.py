@@ -10,7 +10,7 @@ import msgspec
 import orjson
 from confluent_kafka import Message, Producer
 
-from connectors.deadletters import dead_letter_headers
+from connectors.deadletters import Headers, dead_letter_headers
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Delta, EdgeDelta, Execution, Partial, PartitionState, TraceBatch
@@ -25,7 +25,7 @@ EXECUTION, SERIES, PARTITION = b"e", b"s", b"p"
 """First byte of the keys of the changelog."""
 DELTAS_PER_PARTIAL = 2_000
 STEPS_PER_BATCH = 2_000
-TICK_HEADERS = [("flowchain-tick", b"1")]
+TICK_HEADERS: Headers = [("flowchain-tick", b"1")]
 T = TypeVar("T")
 
 

@@ -153,17 +153,17 @@ def next_due_us(execution: Execution, rules: ChainRules, step: Step) -> int:
     return first_us
 
 
-def next_check_us(execution: Execution, rules: ChainRules | None, limits: Limits) -> int:
-    """Return the event time at which an open execution is to be looked at next."""
+def next_check_us(execution: Execution, rules: ChainRules | None, limits: Limits, after_us: int = 0) -> int:
+    """Return the first event time later than `after_us` at which an open execution is to be looked at."""
     check_us = execution.last_us + limits.idle_us
     if rules is not None:
         ends, missing = execution.ends, execution.missing
         for rule in rules.timed:
             if rule.name not in ends and rule.name not in missing:
                 due_us = _due_us(execution, rule)
-                if due_us and due_us < check_us:
+                if after_us < due_us < check_us:
                     check_us = due_us
-    if execution.saw & (SAW_COMPLETED | SAW_FAILED) and execution.ended_us < check_us:
+    if execution.saw & (SAW_COMPLETED | SAW_FAILED) and after_us < execution.ended_us < check_us:
         check_us = execution.ended_us
     return check_us
 

@@ -30,7 +30,7 @@ from streams.events import (
 from streams.ids import derived_id
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook
-from streams.timers import Timers
+from streams.timers import GRANULARITY_US, Timers
 from streams.units import book_unit, observe
 
 ExecutionKey = tuple[str, str]
@@ -210,8 +210,10 @@ class Tracker:
         self._out.book.at(execution.tenant, execution.chain, "", "", time_us, offset).events += 1
         self._revise(execution, offset)
         if type(event) is ExecutionStarted:
-            execution.start_us = min(execution.start_us or time_us, time_us)
             execution.component = event.component or execution.component
+            if time_us < execution.start_us:
+                execution.start_us = time_us
+                self._arm(execution, self._rules_of(execution))
             return
         execution.ended_us = time_us
         execution.duration_us = event.duration_us or max(0, time_us - execution.start_us)  # type: ignore[union-attr]
@@ -330,7 +332,7 @@ class Tracker:
         if conformance.is_done(execution, rules):
             self._finish(execution, "failed" if execution.saw & 4 else "completed")
         elif execution.saw & ENDED:
-            self._timers.at(execution.ended_us + 1, (execution.tenant, execution.execution))
+            self._timers.at(execution.ended_us, (execution.tenant, execution.execution))
 
     def _finish(self, execution: Execution, status: str) -> None:
         key = (execution.tenant, execution.execution)
@@ -397,7 +399,10 @@ class Tracker:
     # -- timers, violations, limits -------------------------------------------------------------------------------
 
     def _run_timers(self) -> None:
+        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing: a restart
+        arms every open execution anew, and must come to the same at the same event."""
         now_us = self.watermark_us - self._limits.lateness_us
+        now_us -= now_us % GRANULARITY_US
         for key in self._timers.due(now_us):
             execution = self.executions.get(key)
             if execution is None:
@@ -412,7 +417,7 @@ class Tracker:
     def _check(self, execution: Execution, now_us: int) -> None:
         rules = self._rules_of(execution)
         if not execution.missing and conformance.next_check_us(execution, rules, self._limits) > now_us:
-            self._arm(execution, rules)  # what the timer was set for has come meanwhile
+            self._arm(execution, rules, now_us)  # what the timer was set for has come meanwhile
             return
         for found in conformance.overdue(execution, rules, now_us, self._limits):
             delta = self._out.book.at(
@@ -423,12 +428,11 @@ class Tracker:
         if status is not None:
             self._finish(execution, status)
         else:
-            self._arm(execution, rules)
+            self._arm(execution, rules, now_us)
 
-    def _arm(self, execution: Execution, rules: ChainRules | None) -> None:
-        """Have an open execution looked at again; never at once, so that a timer run ends."""
-        at_us = conformance.next_check_us(execution, rules, self._limits)
-        at_us = max(at_us, self.watermark_us - self._limits.lateness_us + 1)
+    def _arm(self, execution: Execution, rules: ChainRules | None, after_us: int = 0) -> None:
+        """Have an open execution looked at at its next time after `after_us`."""
+        at_us = conformance.next_check_us(execution, rules, self._limits, after_us)
         self._timers.at(at_us, (execution.tenant, execution.execution))
 
     def _violate(self, found: Violation, execution: Execution, delta: Delta) -> None:
