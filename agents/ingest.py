@@ -119,7 +119,7 @@ class IngestWorker:
             if message.error() is not None:
                 self._on_error(message)
                 continue
-            partition = message.partition()
+            partition = message.partition() or 0
             # In the order of arrival: a partition's end may come in the same batch, behind its last record.
             if self._idle:
                 self._idle.pop(partition, None)
@@ -130,7 +130,7 @@ class IngestWorker:
     def _apply(self, partition: int, chunk: list[Message]) -> None:
         tracker = self.trackers[partition]
         events = decode_chunk([message.value() for message in chunk])
-        offsets = [message.offset() for message in chunk]
+        offsets = [message.offset() or 0 for message in chunk]
         refused = tracker.apply(events, offsets, [message.timestamp()[1] * 1000 for message in chunk])
         pending = self._pending.setdefault(partition, output.Pending())
         pending.records += len(chunk)
@@ -157,9 +157,9 @@ class IngestWorker:
         if error is None:
             return
         if error.code() == KafkaError._PARTITION_EOF:
-            self._idle.setdefault(message.partition(), time.monotonic())
+            self._idle.setdefault(message.partition() or 0, time.monotonic())
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._skip_gap(message.partition())
+            self._skip_gap(message.partition() or 0)
         elif error.fatal() or not error.retriable():
             raise KafkaException(error)
         else:
@@ -282,7 +282,7 @@ class IngestWorker:
     def _drop(self, gone: list[TopicPartition]) -> None:
         for tp in gone:
             for state in (self.trackers, self._pending, self._idle):
-                state.pop(tp.partition, None)  # type: ignore[attr-defined]
+                state.pop(tp.partition, None)
 
     # -- clients --------------------------------------------------------------------------------------------------
 
