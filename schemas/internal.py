@@ -92,7 +92,7 @@ class Partial(msgspec.Struct, omit_defaults=True):
     """Source partitions that hold records nobody has read yet: no window may close before they report."""
 
 
-class Step(msgspec.Struct, omit_defaults=True):
+class Step(msgspec.Struct, omit_defaults=True, gc=False):
     """One run of a step in an execution."""
 
     span: str
@@ -123,7 +123,7 @@ class Step(msgspec.Struct, omit_defaults=True):
     """Distinct log statements, `LEVEL template`."""
 
 
-class Execution(msgspec.Struct, omit_defaults=True):
+class Execution(msgspec.Struct, omit_defaults=True, gc=False):
     """One run of a chain, as ingest knows it."""
 
     tenant: str
