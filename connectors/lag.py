@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, TopicPartition
 
 from connectors.log import offsets_held, reader
 from connectors.settings import Settings
@@ -23,21 +22,20 @@ def group_lag(settings: Settings) -> list[dict[str, Any]]:
 
     Raises KafkaException when the brokers cannot be reached.
     """
-    admin = AdminClient(settings.kafka())
-    consumer = reader(settings)
     rows = []
     for group, read in GROUPS.items():
         name = settings.group(group)
-        listing = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)])
-        committed = listing[name].result(30).topic_partitions or []
-        offsets = {(tp.topic, tp.partition): tp.offset for tp in committed}
+        # Not by the admin client: its query of a group's offsets can crash while a broker is starting.
+        consumer = reader(settings, **{"group.id": name})
         for topic in read:
             physical = settings.topic(topic.name)
-            partitions = consumer.list_topics(physical, timeout=30).topics[physical].partitions
-            lag = 0
-            for partition in partitions:
-                low, high = offsets_held(consumer, physical, partition)
-                lag += high - max(low, offsets.get((physical, partition), low))
-            rows.append({"group": name, "topic": physical, "lag": lag})
-    consumer.close()
+            count = len(consumer.list_topics(physical, timeout=30).topics[physical].partitions)
+            committed = consumer.committed([TopicPartition(physical, p) for p in range(count)], timeout=30)
+            rows.append({"group": name, "topic": physical, "lag": sum(_lag(consumer, tp) for tp in committed)})
+        consumer.close()
     return rows
+
+
+def _lag(consumer: Consumer, committed: TopicPartition) -> int:
+    low, high = offsets_held(consumer, committed.topic, committed.partition)
+    return high - max(low, committed.offset)
