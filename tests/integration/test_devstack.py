@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
@@ -155,7 +156,8 @@ def test_a_second_start_reuses_the_stack_and_leaves_it(stack: Stack, home: Path)
 
 def test_a_detached_stack_outlives_its_starter_until_down(tmp_path: Path) -> None:
     script = "devstack.up(home, detached=True, engines=['postgres', 'clickhouse'])"
-    assert starter(tmp_path, script).wait(60) == 0
+    with starter(tmp_path, script) as process:
+        assert process.wait(60) == 0
     assert health(tmp_path) == {"postgres": True, "clickhouse": True}
     devstack.down(tmp_path)
     assert processes_of(tmp_path) == [] and devstack.status(tmp_path) is None
@@ -170,35 +172,37 @@ IN_THREAD = (
 
 @pytest.mark.parametrize("script", [IN_MAIN_THREAD, IN_THREAD])
 def test_a_killed_owner_leaves_no_process(tmp_path: Path, script: str) -> None:
-    owner = starter(tmp_path, script + "; print('up', flush=True); import time; time.sleep(600)")
-    try:
+    with starter(tmp_path, script + "; print('up', flush=True); import time; time.sleep(600)") as owner:
         assert owner.stdout and owner.stdout.readline() == "up\n"
         devstack.kill(tmp_path, "postgres")
-        devstack.start(
-            tmp_path, "postgres"
-        )  # by another process than the owner: it still ends with the owner
+        devstack.start(tmp_path, "postgres")  # by another process than the owner: it still ends with the owner
         assert all(health(tmp_path).values()) and processes_of(tmp_path)
-    finally:
-        owner.kill()
-        owner.wait(10)
     assert eventually(lambda: not processes_of(tmp_path))
 
 
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "infra.devstack", "up", "--foreground", "--home", str(tmp_path)]
-    owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert eventually(lambda: len(health(tmp_path)) == 3 and all(health(tmp_path).values()), 30)
-    owner.send_signal(signal.SIGINT)
-    assert owner.wait(20) == 130
+    with spawned(command) as owner:
+        assert eventually(lambda: len(health(tmp_path)) == 3 and all(health(tmp_path).values()), 30)
+        owner.send_signal(signal.SIGINT)
+        assert owner.wait(20) == 130
     assert processes_of(tmp_path) == [] and devstack.status(tmp_path) is None
 
 
-def starter(home: Path, script: str) -> "subprocess.Popen[str]":
+@contextmanager
+def spawned(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """A process of its own that is gone, with its pipe, when the block ends."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def starter(home: Path, script: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """A process of its own that runs the script."""
     prelude = f"from pathlib import Path; from infra import devstack; home = Path({str(home)!r}); "
-    return subprocess.Popen(
-        [sys.executable, "-c", prelude + script], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    return spawned([sys.executable, "-c", prelude + script])
 
 
 def test_a_pid_that_now_belongs_to_another_is_not_killed(tmp_path: Path) -> None:
@@ -228,9 +232,10 @@ def test_given_servers_are_used_and_not_stopped(stack: Stack, tmp_path: Path) ->
     with devstack.running(tmp_path, external=given) as other:
         assert {engine.name: engine.address for engine in other.engines} == given
         assert set(pids(other).values()) == {None} and other.healthy
-    assert processes_of(tmp_path) == [] and Client.from_url(stack.clickhouse_dsn).execute("SELECT 1") == [
-        (1,)
-    ]
+    assert processes_of(tmp_path) == []
+    client = Client.from_url(stack.clickhouse_dsn)
+    assert client.execute("SELECT 1") == [(1,)]
+    client.disconnect()
 
 
 def test_a_taken_port_and_an_unknown_engine_are_said(tmp_path: Path) -> None:
