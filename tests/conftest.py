@@ -1,12 +1,19 @@
 """Fixtures that several folders of tests use: the local stack, started once."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from infra import devstack
 from infra.devstack import Stack
+
+# No test judges time. In CI the examples are the same at every run: what fails there can be repeated here.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(scope="session")
