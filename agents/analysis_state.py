@@ -9,9 +9,9 @@ neither atomic over several entries nor fenced, and a write costs 300 µs.)
 import time
 
 import msgspec
-from confluent_kafka import Producer
 
 from connectors.log import read_changelog
+from connectors.producers import TIMEOUT_S, transactional_producer
 from connectors.settings import Settings
 from connectors.telemetry import COMMIT_SECONDS, COMMITS, RECORDS_OUT, VIOLATIONS, WATERMARK, WINDOWS_OPEN
 from schemas import topics
@@ -21,7 +21,6 @@ from streams.analysis import Analysis, AnalysisSettings, Findings
 
 MARK = b"~mark"
 """Key of the offset of the partials topic that the saved state has seen."""
-TIMEOUT_S = 30.0
 decode_partial = msgspec.json.Decoder(Partial).decode
 
 
@@ -40,7 +39,7 @@ class AnalysisPartition:
         self._analysis = Analysis(stages)
         self._pending: list[tuple[topics.Topic, Record]] = []
         self._topic = settings.topic(topics.ANALYSIS_STATE.name)
-        self._producer = self._connect()
+        self._producer = transactional_producer(settings, f"{settings.group('analysis')}-{partition}")
         self._load()
 
     @property
@@ -101,21 +100,6 @@ class AnalysisPartition:
                 VIOLATIONS.labels(record.type).inc()  # type: ignore[attr-defined]
         WATERMARK.labels("analysis", str(self.partition)).set(self.watermark_us / 1e6)
         WINDOWS_OPEN.labels(str(self.partition)).set(self.open_windows)
-
-    def _connect(self) -> Producer:
-        producer = Producer(
-            {
-                **self._settings.kafka(),
-                "transactional.id": f"{self._settings.group('analysis')}-{self.partition}",
-                "transaction.timeout.ms": 30_000,
-                "linger.ms": 2,
-                "compression.type": "lz4",
-                "message.max.bytes": 4_000_000,
-                "partitioner": "murmur2_random",
-            }
-        )
-        producer.init_transactions(TIMEOUT_S)
-        return producer
 
     def _load(self) -> None:
         entries = read_changelog(self._settings, self._topic, self.partition)

@@ -16,12 +16,13 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import ingest_output as output
 from agents.ingest_state import load_tracker
 from connectors.definitions import DefinitionReader
 from connectors.log import offsets_held
+from connectors.producers import transactional_producer
 from connectors.settings import Settings
 from connectors.telemetry import (
     COMMIT_SECONDS,
@@ -85,7 +86,9 @@ class IngestWorker:
         self._records = 0
         self._refusals: deque[tuple[int, int]] = deque()
         self._stopping = False
-        self._producer = self._connect_producer()
+        self._producer = transactional_producer(
+            settings, f"{settings.group('ingest')}-{uuid4().hex}", **{"queue.buffering.max.messages": 1_000_000}
+        )
         self._consumer = self._connect_consumer()
 
     def run(self) -> None:
@@ -285,22 +288,6 @@ class IngestWorker:
                 state.pop(tp.partition, None)
 
     # -- clients --------------------------------------------------------------------------------------------------
-
-    def _connect_producer(self) -> Producer:
-        producer = Producer(
-            {
-                **self.settings.kafka(),
-                "transactional.id": f"{self.settings.group('ingest')}-{uuid4().hex}",
-                "transaction.timeout.ms": 30_000,
-                "linger.ms": 2,
-                "compression.type": "lz4",
-                "message.max.bytes": 4_000_000,
-                "partitioner": "murmur2_random",
-                "queue.buffering.max.messages": 1_000_000,
-            }
-        )
-        producer.init_transactions(30)
-        return producer
 
     def _connect_consumer(self) -> Consumer:
         return Consumer(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message, Producer
 
-from connectors.log import offsets_held, read_range, reader
+from connectors.log import read_topic
 from connectors.settings import Settings
 from schemas.operations import DeadLetter
 from schemas.topics import EVENTS, EVENTS_DLQ
@@ -47,15 +47,8 @@ class StoredLetter:
 
 def read_dead_letters(settings: Settings) -> Iterator[StoredLetter]:
     """Yield all dead letters of the events topic, partition by partition."""
-    topic = settings.topic(EVENTS_DLQ.name)
-    consumer = reader(settings)
-    partitions = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
-    held = {partition: offsets_held(consumer, topic, partition) for partition in partitions}
-    consumer.close()
-    for partition, (low, high) in held.items():
-        if low < high:
-            for message in read_range(settings, topic, partition, low):
-                yield _stored(message)
+    for message in read_topic(settings, settings.topic(EVENTS_DLQ.name)):
+        yield _stored(message)
 
 
 def redrive(settings: Settings, letters: list[StoredLetter]) -> int:

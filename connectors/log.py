@@ -66,6 +66,23 @@ def read_range(settings: Settings, topic: str, partition: int, start: int, stop:
         consumer.close()
 
 
+def partitions_held(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
+    """Return {partition: (first offset that is still there, offset after the last)} of a topic."""
+    consumer = reader(settings)
+    try:
+        partitions = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions
+        return {partition: offsets_held(consumer, topic, partition) for partition in partitions}
+    finally:
+        consumer.close()
+
+
+def read_topic(settings: Settings, topic: str) -> Iterator[Message]:
+    """Yield the committed records of all partitions of a topic, one partition after the other."""
+    for partition, (low, high) in partitions_held(settings, topic).items():
+        if low < high:
+            yield from read_range(settings, topic, partition, low)
+
+
 def read_changelog(settings: Settings, topic: str, partition: int) -> dict[bytes, bytes]:
     """Return the newest value of every key of a compacted partition, without the keys that were deleted."""
     consumer = reader(settings)

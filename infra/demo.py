@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from connectors.clickhouse import client
 from connectors.deadletters import read_dead_letters
 from connectors.definitions import publish_definitions
-from connectors.log import offsets_held, read_range, reader
+from connectors.log import read_topic
 from connectors.settings import Settings
 from infra import devstack
 from infra.simulator import Fault, Simulation, Truth, definitions, simulate
@@ -124,15 +124,9 @@ def produce(settings: Settings, plan: Plan, started: Callable[[Simulation], None
 def counted_events(settings: Settings) -> int:
     """Return the sum of the events over the newest revision of every health window."""
     newest: dict[str, tuple[int, int]] = {}
-    topic = settings.topic(HEALTH.name)
-    consumer = reader(settings)
-    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-    lows = {p: offsets_held(consumer, topic, p)[0] for p in partitions}
-    consumer.close()
-    for partition, low in lows.items():
-        for message in read_range(settings, topic, partition, low):
-            window = orjson.loads(message.value() or b"")
-            newest[window["id"]] = max(newest.get(window["id"], (-1, 0)), (window["revision"], window["events"]))
+    for message in read_topic(settings, settings.topic(HEALTH.name)):
+        window = orjson.loads(message.value() or b"")
+        newest[window["id"]] = max(newest.get(window["id"], (-1, 0)), (window["revision"], window["events"]))
     return sum(events for _, events in newest.values())
 
 

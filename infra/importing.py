@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from agents.ingest_output import publish_tick
 from connectors.clickhouse import client
-from connectors.log import offsets_held, read_range, reader
+from connectors.log import partitions_held, read_topic
 from connectors.settings import Settings
 from connectors.spans import Options, Summary, import_spans
 from infra.demo import counted_events
@@ -63,7 +63,7 @@ class Imported:
 def refuse_used_topic(settings: Settings) -> None:
     """Raise ImportRefused when the prefix was used: events older than what a topic holds would be late there."""
     topic = settings.topic(EVENTS.name)
-    if _records(settings, topic):
+    if any(low < high for low, high in partitions_held(settings, topic).values()):
         raise ImportRefused(f"{topic} holds records already: old events would be late there; give another --prefix")
 
 
@@ -134,27 +134,8 @@ def clickhouse_counts(settings: Settings) -> tuple[int, int]:
 
 def newest_alerts(settings: Settings) -> list[Alert]:
     """Return the newest revision of every alert, by the time of its first fault."""
-    topic = settings.topic(ALERTS.name)
     newest: dict[str, Alert] = {}
-    for partition, low in _lows(settings, topic).items():
-        for message in read_range(settings, topic, partition, low):
-            alert = Alert.decode(message.value() or b"")
-            newest[alert.id] = alert
+    for message in read_topic(settings, settings.topic(ALERTS.name)):
+        alert = Alert.decode(message.value() or b"")
+        newest[alert.id] = alert
     return sorted(newest.values(), key=lambda alert: (alert.first_fault_unix_us, alert.id))
-
-
-def _lows(settings: Settings, topic: str) -> dict[int, int]:
-    consumer = reader(settings)
-    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-    lows = {p: offsets_held(consumer, topic, p)[0] for p in partitions}
-    consumer.close()
-    return lows
-
-
-def _records(settings: Settings, topic: str) -> int:
-    consumer = reader(settings)
-    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-    held = [offsets_held(consumer, topic, p) for p in partitions]
-    consumer.close()
-    return sum(high - low for low, high in held)
-
