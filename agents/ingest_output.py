@@ -17,7 +17,8 @@ from schemas.internal import Delta, EdgeDelta, Execution, Partial, PartitionStat
 from schemas.operations import DataLoss
 from streams.events import Refused
 from streams.ids import derived_id
-from streams.tracker import Output, Tracker
+from streams.lifecycle import Output
+from streams.tracker import Tracker
 
 encode = msgspec.json.Encoder().encode
 SEPARATOR = b"\x1f"
@@ -77,9 +78,9 @@ def _partials(
 ) -> None:
     deltas: dict[int, list[Delta]] = {}
     edges: dict[int, list[EdgeDelta]] = {}
-    for delta in pending.out.book.deltas.values():
+    for delta in pending.out.deltas.values():
         deltas.setdefault(tenant_partition(delta.tenant, partitions), []).append(delta)
-    for edge in pending.out.book.edges.values():
+    for edge in pending.out.edges.values():
         edges.setdefault(tenant_partition(edge.tenant, partitions), []).append(edge)
     topic = settings.topic(topics.PARTIALS.name)
     for partition in range(partitions):
@@ -116,14 +117,13 @@ def _data_loss(
 
 def _changelog(producer: Producer, topic: str, tracker: Tracker, out: Output) -> None:
     partition = tracker.partition
-    for key in out.touched:
-        execution = tracker.executions.get(key)
-        if execution is not None and not execution.finished_us:
-            producer.produce(topic, encode(execution), _name(EXECUTION, key), partition)
-            tracker.logged.add(key)
-        elif key in tracker.logged:
-            producer.produce(topic, None, _name(EXECUTION, key), partition)
-            tracker.logged.discard(key)
+    for tracked in out.touched:
+        if not tracked.execution.finished_us:
+            producer.produce(topic, encode(tracked.execution), _name(EXECUTION, tracked.key), partition)
+            tracked.logged = True
+        elif tracked.logged:
+            producer.produce(topic, None, _name(EXECUTION, tracked.key), partition)
+            tracked.logged = False
     for series in out.new_series:
         producer.produce(topic, b"1", _name(SERIES, series), partition)
     state = PartitionState(tracker.watermark_us, tracker.next_offset, *tracker.clock)

@@ -11,8 +11,9 @@ from connectors.log import offsets_held, read_changelog, read_range, reader
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Execution, PartitionState, TraceBatch
+from streams.lifecycle import ExecutionKey
 from streams.rules import RuleBook
-from streams.tracker import ExecutionKey, Tracker
+from streams.tracker import Tracker
 
 TAIL = 64
 """Trace batches read back at first; more when they do not reach back far enough."""

@@ -1,103 +1,251 @@
-"""What one transaction adds to the health windows: the additive pieces that ingest hands to the analysis."""
+"""What one transaction adds to the health windows: the additive pieces that ingest hands to the analysis.
+
+Every event passes here, so a series (a step of a chain, run by a component) is looked up once and then asked for its
+window; the hot path only notes what happened, and sums, maxima and histograms are made when the transaction is taken.
+"""
 
 from collections.abc import Callable, Iterable
 
 from schemas.internal import Delta, EdgeDelta
-from streams.histogram import bucket_index
+from streams.histogram import buckets
+from streams.rules import ChainRules
+from streams.units import Edge
 
 SeriesKey = tuple[str, str, str, str]
 """(tenant, chain, step, component)"""
 DeltaKey = tuple[str, str, str, str, int]
+EdgeKey = tuple[str, str, str, str, str, str, int]
+"""(tenant, chain, kind, source, target, topic, window start in µs)"""
 OVERFLOW = "~overflow"
 """Stands for every chain beyond the cardinality limit."""
 SAMPLE = 8
 """Executions and users named per delta and per window."""
+MAX_INDICATORS = 64
+"""Distinct indicators in one Delta; further ones are not booked."""
+
+class Window:
+    """What has been noted of a series in one window, `start_us` <= time < `end_us`, since the last transaction."""
+
+    __slots__ = (
+        "affected", "affected_executions", "broker_us", "clean_units", "cpu_us", "durations_us", "end_us", "events",
+        "failed", "first_offset", "first_violation_us", "gaps_us", "indicators", "io_wait_us", "last_offset",
+        "memory_max_bytes", "own_us", "samples", "start_us", "started", "units", "users", "violations",
+    )  # fmt: skip
+
+    def __init__(self, start_us: int, end_us: int, offset: int) -> None:
+        self.start_us = start_us
+        self.end_us = end_us
+        self.first_offset = offset
+        self.last_offset = offset
+        self.events = 0
+        self.started = 0
+        self.failed = 0
+        self.durations_us: list[int] = []
+        """One per step or execution that ended; so those that did not fail were completed."""
+        self.cpu_us = 0
+        self.io_wait_us = 0
+        self.memory_max_bytes = 0
+        self.broker_us: list[int] = []
+        self.violations: dict[str, int] = {}
+        self.first_violation_us = 0
+        self.affected_executions = 0
+        self.affected: list[str] = []
+        self.users: list[str] = []
+        self.units = 0
+        self.clean_units = 0
+        self.own_us: list[int] = []
+        self.gaps_us: list[int] = []
+        self.indicators: dict[str, int] = {}
+        self.samples: dict[str, tuple[int, int, float]] = {}
+
+    def violated(self, violation_type: str, time_us: int) -> None:
+        """Note a violation."""
+        self.violations[violation_type] = self.violations.get(violation_type, 0) + 1
+        if not self.first_violation_us or time_us < self.first_violation_us:
+            self.first_violation_us = time_us
+
+    def hurt(self, execution: str, user: str) -> None:
+        """Note an execution whose first violation this is."""
+        self.affected_executions += 1
+        keep_smallest(self.affected, [execution])
+        if user:
+            keep_smallest(self.users, [user])
+
+    def sampled(self, name: str, value: float) -> None:
+        """Note a sample of a resource."""
+        count, total, largest = self.samples.get(name, (0, 0, value))
+        self.samples[name] = (count + 1, total + round(value * sample_unit(name)), max(largest, value))
+
+    def indicated(self, indicator: str) -> None:
+        """Note that an indicator was present in a unit."""
+        counts = self.indicators
+        if indicator in counts:
+            counts[indicator] += 1
+        elif len(counts) < MAX_INDICATORS:
+            counts[indicator] = 1
+
+    def delta(self, key: SeriesKey) -> Delta:
+        """Return what was noted, added up."""
+        return Delta(
+            *key, self.start_us, self.first_offset, self.last_offset, self.events, self.started,
+            len(self.durations_us) - self.failed, self.failed, sum(self.durations_us), max(self.durations_us, default=0),
+            buckets(self.durations_us), self.cpu_us, self.io_wait_us, self.memory_max_bytes, len(self.broker_us),
+            sum(self.broker_us), max(self.broker_us, default=0), self.violations, self.first_violation_us,
+            self.affected_executions, self.affected, self.users, self.units, self.clean_units, self.indicators,
+            buckets(self.own_us), buckets(self.gaps_us), self.samples,
+        )  # fmt: skip
+
+
+class EdgeWindow:
+    """What has been noted of an edge in one window since the last transaction."""
+
+    __slots__ = ("failed", "latencies_us")
+
+    def __init__(self) -> None:
+        self.latencies_us: list[int] = []
+        self.failed = 0
+
+    def delta(self, key: EdgeKey) -> EdgeDelta:
+        """Return what was noted, added up."""
+        latencies_us = self.latencies_us
+        return EdgeDelta(*key, len(latencies_us), self.failed, sum(latencies_us), max(latencies_us))
+
+
+NO_WINDOW = Window(0, 0, 0)
+"""Holds no time: whoever asks it has to ask the book."""
+
+
+class Series:
+    """A step of a chain, run by a component; "" as in HealthWindow. `window` is the one that was booked last."""
+
+    __slots__ = ("component", "key", "window", "windows")
+
+    def __init__(self, key: SeriesKey) -> None:
+        self.key = key
+        self.component = key[3]
+        self.window = NO_WINDOW
+        self.windows: dict[int, Window] = {}
+        """Those of this transaction, by their start."""
+
+
+class Chain:
+    """A tenant's chain: the rules in force, and its series by step, with the component that was seen first."""
+
+    __slots__ = ("edges", "name", "rules", "series", "tenant")
+
+    def __init__(self, tenant: str, name: str, rules: ChainRules | None) -> None:
+        self.tenant = tenant
+        self.name = name
+        self.rules = rules
+        self.series: dict[str, Series] = {}
+        self.edges: dict[tuple[str, str, str, str, int], EdgeWindow] = {}
+        """By (kind, source, target, topic, window start in µs), those of this transaction."""
 
 
 class Book:
-    """The deltas of the current transaction, by (tenant, chain, step, component, window start in µs).
+    """All series of a source partition, and what the current transaction has noted of them.
 
-    `admit` is asked for every key that the transaction has not met yet and returns the key to book it under: this is
-    where cardinality is limited.
+    At most `max_series` are told apart; what further ones would hold is booked under ~overflow of the tenant, and
+    `on_overflow` is told (tenant, event time) each time.
     """
 
-    def __init__(self, window_us: int, admit: Callable[[SeriesKey, int], SeriesKey]) -> None:
+    def __init__(self, window_us: int, max_series: int, on_overflow: Callable[[str, int], None]) -> None:
         self._window_us = window_us
-        self._admit = admit
-        self.deltas: dict[DeltaKey, Delta] = {}
-        self.edges: dict[tuple[str, str, str, str, str, str, int], EdgeDelta] = {}
+        self._max_series = max_series
+        self._on_overflow = on_overflow
+        self._series: dict[SeriesKey, Series] = {}
+        self._booked: list[Series] = []
+        self._linked: list[Chain] = []
+        """Chains that hold edges of this transaction."""
+        self._new: list[SeriesKey] = []
+        self._overflows: dict[str, Series] = {}
+        """By tenant, those of this transaction."""
 
-    def __len__(self) -> int:
-        return len(self.deltas) + len(self.edges)
+    @property
+    def known(self) -> Iterable[SeriesKey]:
+        """The series that are told apart."""
+        return self._series.keys()
 
-    def at(self, tenant: str, chain: str, step: str, component: str, time_us: int, offset: int) -> Delta:
-        """Return the delta of a key's window that holds `time_us`, and note `offset` as evidence."""
-        start = time_us - time_us % self._window_us
-        key = (tenant, chain, step, component, start)
-        delta = self.deltas.get(key)
-        if delta is None:
-            series = self._admit(key[:4], time_us)
-            admitted = (*series, start)
-            delta = self.deltas.get(admitted)
-            if delta is None:
-                delta = self.deltas[admitted] = Delta(*admitted, offset, offset)
-        if offset > delta.last_offset:
-            delta.last_offset = offset
-        elif offset < delta.first_offset:
-            delta.first_offset = offset
-        return delta
+    def restore(self, known: Iterable[SeriesKey]) -> None:
+        """Take back the series that were known."""
+        for key in known:
+            self._series[key] = Series(key)
 
-    def edge(self, piece: EdgeDelta) -> None:
-        """Add one observed edge; its window start may be any time in the window."""
-        piece.window_start_unix_us -= piece.window_start_unix_us % self._window_us
-        key = (
-            piece.tenant, piece.chain, piece.kind, piece.source, piece.target, piece.topic, piece.window_start_unix_us
-        )
-        known = self.edges.get(key)
-        if known is None:
-            self.edges[key] = piece
-            return
-        known.count += piece.count
-        known.failed += piece.failed
-        known.latency_sum_us += piece.latency_sum_us
-        known.latency_max_us = max(known.latency_max_us, piece.latency_max_us)
+    def at(self, chain: Chain, step: str, component: str, time_us: int, offset: int) -> Window:
+        """Return the window of a series that holds `time_us`, and note `offset` as evidence."""
+        series = chain.series.get(step)
+        if series is None or series.component != component:
+            series = self._find(chain, step, component, time_us)
+        window = series.window
+        if not window.start_us <= time_us < window.end_us:
+            window = self._turn(series, time_us, offset)
+        if offset > window.last_offset:
+            window.last_offset = offset
+        elif offset < window.first_offset:
+            window.first_offset = offset
+        return window
 
+    def edge(self, chain: Chain, edge: Edge, time_us: int) -> None:
+        """Note one observed edge in the window that holds `time_us`."""
+        start_us = time_us - time_us % self._window_us
+        key = (edge.kind, edge.source, edge.target, edge.topic, start_us)
+        noted = chain.edges.get(key)
+        if noted is None:
+            if not chain.edges:
+                self._linked.append(chain)
+            noted = chain.edges[key] = EdgeWindow()
+        noted.latencies_us.append(edge.latency_us)
+        if edge.failed:
+            noted.failed += 1
 
-def add_duration(delta: Delta, duration_us: int) -> None:
-    """Book one duration."""
-    delta.duration_sum_us += duration_us
-    if duration_us > delta.duration_max_us:
-        delta.duration_max_us = duration_us
-    index = bucket_index(duration_us)
-    buckets = delta.durations
-    buckets[index] = buckets.get(index, 0) + 1
+    def take(self) -> tuple[dict[DeltaKey, Delta], dict[EdgeKey, EdgeDelta], list[SeriesKey]]:
+        """Return the deltas, the edges and the series that are new, and begin the next transaction."""
+        deltas: dict[DeltaKey, Delta] = {}
+        for series in self._booked:
+            for start_us, window in series.windows.items():
+                deltas[*series.key, start_us] = window.delta(series.key)
+            series.window, series.windows = NO_WINDOW, {}
+        edges: dict[EdgeKey, EdgeDelta] = {}
+        for chain in self._linked:
+            for (kind, source, target, topic, start_us), noted in chain.edges.items():
+                key = (chain.tenant, chain.name, kind, source, target, topic, start_us)
+                edges[key] = noted.delta(key)
+            chain.edges = {}
+        new = self._new
+        self._booked, self._linked, self._new, self._overflows = [], [], [], {}
+        return deltas, edges, new
 
+    def _find(self, chain: Chain, step: str, component: str, time_us: int) -> Series:
+        key = (chain.tenant, chain.name, step, component)
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) >= self._max_series:
+                return self._overflow(chain.tenant, time_us)
+            series = self._series[key] = Series(key)
+            self._new.append(key)
+        chain.series.setdefault(step, series)
+        return series
 
-def add_violation(delta: Delta, violation_type: str, time_us: int) -> None:
-    """Book one violation."""
-    delta.violations[violation_type] = delta.violations.get(violation_type, 0) + 1
-    if not delta.first_violation_unix_us or time_us < delta.first_violation_unix_us:
-        delta.first_violation_unix_us = time_us
+    def _overflow(self, tenant: str, time_us: int) -> Series:
+        self._on_overflow(tenant, time_us)
+        return self._overflows.setdefault(tenant, Series((tenant, OVERFLOW, "", "")))
 
-
-def add_affected(delta: Delta, execution: str, user: str) -> None:
-    """Book an execution whose first violation this is."""
-    delta.affected_executions += 1
-    keep_smallest(delta.affected, [execution])
-    if user:
-        keep_smallest(delta.users, [user])
+    def _turn(self, series: Series, time_us: int, offset: int) -> Window:
+        """Let a series book into another window."""
+        windows = series.windows
+        if not windows:
+            self._booked.append(series)
+        start_us = time_us - time_us % self._window_us
+        window = windows.get(start_us)
+        if window is None:
+            window = windows[start_us] = Window(start_us, start_us + self._window_us, offset)
+        series.window = window
+        return window
 
 
 def keep_smallest(sample: list[str], more: Iterable[str]) -> None:
     """Add to a sample, keeping the SAMPLE smallest: the same sample whatever the order and grouping of additions."""
     sample[:] = sorted({*sample, *more})[:SAMPLE]
-
-
-def add_samples(delta: Delta, samples: Iterable[tuple[str, float]]) -> None:
-    """Book resource samples."""
-    for name, value in samples:
-        count, total, largest = delta.samples.get(name, (0, 0, value))
-        delta.samples[name] = (count + 1, total + round(value * sample_unit(name)), max(largest, value))
 
 
 def sample_unit(name: str) -> int:

@@ -14,6 +14,7 @@ from streams.rules import ChainRules, StepRule
 from streams.violations import milliseconds, step_violation, violation
 
 SAW_STARTED, SAW_COMPLETED, SAW_FAILED = 1, 2, 4
+ENDED = SAW_COMPLETED | SAW_FAILED
 
 
 def failed(execution: Execution, step: Step, position: LogPosition) -> Violation:
@@ -35,17 +36,6 @@ def ran_again(execution: Execution, step: Step, time_us: int, position: LogPosit
     )  # fmt: skip
 
 
-def may_break(execution: Execution, step: Step, rules: ChainRules) -> bool:
-    """Tell at little cost whether `check_end` has to look at a step that has just ended."""
-    rule = rules.steps.get(step.step)
-    return (
-        rule is None
-        or (step.duration_us > rule.expected_us and rule.expected_us > 0)
-        or step.step in execution.ends
-        or step.step in execution.missing
-    )
-
-
 def check_end(execution: Execution, step: Step, rules: ChainRules, position: LogPosition) -> Iterator[Violation]:
     """Yield what a step that has just ended breaks of its definition; call before its end is noted in `ends`."""
     rule = rules.steps.get(step.step)
@@ -65,16 +55,17 @@ def check_end(execution: Execution, step: Step, rules: ChainRules, position: Log
         yield step_violation("step.duplicated", execution, step, f"{step.step} ran more than once", position)
 
 
-def check_finished(execution: Execution, rules: ChainRules | None, limits: Limits) -> Iterator[Violation]:
-    """Yield what only a whole execution shows: its own failure, and steps out of order."""
-    if execution.saw & SAW_FAILED:
-        yield violation(
-            "execution.failed", execution, execution.ended_us,
-            f"{execution.chain} failed with {execution.error_type}", component=execution.component,
-            error_type=execution.error_type or None, error_message=execution.error_message or None,
-        )  # fmt: skip
-    if rules is None:
-        return
+def ended_badly(execution: Execution) -> Violation:
+    """Return the execution.failed of an execution that failed."""
+    return violation(
+        "execution.failed", execution, execution.ended_us,
+        f"{execution.chain} failed with {execution.error_type}", component=execution.component,
+        error_type=execution.error_type or None, error_message=execution.error_message or None,
+    )  # fmt: skip
+
+
+def out_of_order(execution: Execution, rules: ChainRules, limits: Limits) -> Iterator[Violation]:
+    """Yield a step.out_of_order for every step that began before one ended that it has to wait for."""
     first = {step.step: step for step in reversed(execution.steps.values()) if step.status == COMPLETED}
     for name in sorted(name for name, step in first.items() if _is_early(step, first, rules, limits)):
         step = first[name]
@@ -142,28 +133,20 @@ def verdict(execution: Execution, rules: ChainRules | None, now_us: int, limits:
     return "incomplete" if execution.missing else "abandoned"
 
 
-def next_due_us(execution: Execution, rules: ChainRules, step: Step) -> int:
-    """Return the earliest deadline that the end of `step` has set; 0 = none."""
-    first_us = 0
-    for rule in rules.due_after.get(step.step, ()):
-        if rule.name not in execution.ends:
-            due_us = _due_us(execution, rule)
-            if due_us and (due_us < first_us or not first_us):
-                first_us = due_us
-    return first_us
-
-
 def next_check_us(execution: Execution, rules: ChainRules | None, limits: Limits, after_us: int = 0) -> int:
     """Return the first event time later than `after_us` at which an open execution is to be looked at."""
     check_us = execution.last_us + limits.idle_us
     if rules is not None:
-        ends, missing = execution.ends, execution.missing
-        for rule in rules.timed:
-            if rule.name not in ends and rule.name not in missing:
-                due_us = _due_us(execution, rule)
+        waiting = False
+        for rule in _awaited(execution, rules.timed):
+            due_us = _due_us(execution, rule)
+            if due_us:
+                waiting = True
                 if after_us < due_us < check_us:
                     check_us = due_us
-    if execution.saw & (SAW_COMPLETED | SAW_FAILED) and after_us < execution.ended_us < check_us:
+        if execution.missing and not waiting and after_us < execution.last_us:
+            return execution.last_us  # what it still waited for has come
+    if execution.saw & ENDED and after_us < execution.ended_us < check_us:
         check_us = execution.ended_us
     return check_us
 

@@ -5,7 +5,10 @@ base = 2^(2^-scale). With scale 4 the base is 1.0443, so a quantile read from a 
 2.2 % of the value at that rank. Buckets are a plain dict, index -> count: merging is addition.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
 from math import ceil, log2
 
 SCALE = 4
@@ -22,6 +25,26 @@ def bucket_index(value_us: int) -> int:
         return 0 if value_us == 1 else ZERO
     index: int = ceil(log2(value_us) * PER_DOUBLING) - 1
     return index
+
+
+def _upper_bound(index: int) -> int:
+    """Return the largest whole number of µs in the buckets up to `index`."""
+    bound = int(2 ** ((index + 1) / PER_DOUBLING))
+    while bucket_index(bound + 1) <= index:
+        bound += 1
+    while bucket_index(bound) > index:
+        bound -= 1
+    return bound
+
+
+_UPPER_BOUNDS = [_upper_bound(index) for index in range(ZERO, 53 * PER_DOUBLING)]
+"""Up to 2^53 µs, 285 years."""
+_place = partial(bisect_left, _UPPER_BOUNDS)
+
+
+def buckets(values_us: Iterable[int]) -> dict[int, int]:
+    """Return the histogram of durations in whole µs; the same as counting `bucket_index`, at a fraction of its cost."""
+    return {place + ZERO: count for place, count in Counter(map(_place, values_us)).items()}
 
 
 def bucket_value(index: int) -> float:

@@ -30,8 +30,8 @@ class ChainRules(Struct, frozen=True):
     required: frozenset[str]
     timed: tuple[StepRule, ...]
     """The required steps that have a deadline, as declared."""
-    due_after: dict[str, tuple[StepRule, ...]]
-    """Per step, those with a deadline that come right after it."""
+    due_after_us: dict[str, int]
+    """Per step that others with a deadline come right after: the shortest of their deadlines."""
 
     def progress(self, ended: Iterable[str]) -> float:
         """Return the share (0..1) of the expected work that the ended steps stand for."""
@@ -49,11 +49,13 @@ def compile_definition(definition: ChainDefinition) -> ChainRules:
     steps = {step.name: _rule(step, after[step.name], before[step.name]) for step in definition.steps}
     required = frozenset(step.name for step in definition.steps if not step.optional)
     timed = tuple(rule for rule in steps.values() if rule.deadline_us and not rule.optional)
-    due_after = {
-        name: tuple(steps[n] for n in rule.before if steps[n].deadline_us) for name, rule in steps.items()
+    due_after_us = {
+        name: min(deadlines)
+        for name, rule in steps.items()
+        if (deadlines := [steps[n].deadline_us for n in rule.before if steps[n].deadline_us])
     }
     return ChainRules(
-        definition.name, definition.version, definition.effective_from_unix_us, steps, required, timed, due_after
+        definition.name, definition.version, definition.effective_from_unix_us, steps, required, timed, due_after_us
     )
 
 
@@ -75,13 +77,16 @@ class RuleBook:
 
     def __init__(self, definitions: Iterable[ChainDefinition] = ()) -> None:
         self._rules: dict[str, dict[str, ChainRules]] = {}
-        """By chain and then by tenant, "" for all: looked up for every step that ends."""
+        """By chain and then by tenant, "" for all."""
+        self.version = 0
+        """How often a definition was put in force: whoever keeps rules looks whether they are still right."""
         for definition in definitions:
             self.add(definition)
 
     def add(self, definition: ChainDefinition) -> None:
         """Put a definition in force in place of the one before it."""
         self._rules.setdefault(definition.name, {})[definition.tenant or ""] = compile_definition(definition)
+        self.version += 1
 
     def find(self, tenant: str, chain: str) -> ChainRules | None:
         """Return the rules of a tenant's chain; None = followed as observed."""

@@ -14,25 +14,15 @@ Errors are booked in all units, the others only in clean ones (no error in the u
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 
-from schemas.internal import (
-    COMPLETED,
-    FAILED,
-    STARTED,
-    Delta,
-    EdgeDelta,
-    Execution,
-    Step,
-)
-from streams.histogram import bucket_index
+from schemas.internal import COMPLETED, FAILED, STARTED, Execution, Step
 
 CALL, FLOW, TOPIC = "call", "flow", "topic"
 ERROR = "err:"
-MAX_INDICATORS = 64
-"""Distinct indicators in one Delta; further ones are not booked."""
 UNKNOWN = -1
 
 _ERROR_NAME = re.compile(r"error|exception", re.IGNORECASE)
@@ -52,21 +42,30 @@ class Unit(msgspec.Struct, gc=False):
     """An error is in it, wherever it began."""
     explained: bool = False
     """An error is in a unit that it waited for, or a step before it in the flow failed."""
-    indicators: list[str] = []
+    indicators: Sequence[str] = ()
+
+
+class Edge(msgspec.Struct, gc=False):
+    """One observed dependency: `target` did a step because of `source`."""
+
+    kind: str
+    source: str
+    target: str
+    topic: str
+    failed: bool
+    latency_us: int
 
 
 Links = dict[str, tuple[Step, str]]
 """span -> (its parent in the same execution, kind)."""
 
 
-def observe(execution: Execution) -> tuple[list[Unit], list[EdgeDelta]]:
-    """Return the units of an execution that is finished, and its edges: one EdgeDelta per observed dependency.
-
-    An edge's window start is the exact time at which its target ended: `Book.edge` rounds it down.
+def observe(execution: Execution) -> tuple[list[Unit], list[Edge]]:
+    """Return the units of an execution that is finished, and its edges: one per observed dependency.
     """
     steps = execution.steps
     of: dict[str, Unit] = {}
-    edges: list[EdgeDelta] = []
+    edges: list[Edge] = []
     links: Links = {}
     calls: list[Step] = []
     joined: list[Step] = []
@@ -83,7 +82,7 @@ def observe(execution: Execution) -> tuple[list[Unit], list[EdgeDelta]]:
             if step.topic:
                 unit.gap_us = step.broker_us
             continue
-        link = _link(execution, step, unit, edges)
+        link = (_link_one if len(step.parents) == 1 else _link_many)(execution, step, unit, edges)
         if link is not None:
             links[span] = link
             if link[1] is CALL:
@@ -101,49 +100,19 @@ def observe(execution: Execution) -> tuple[list[Unit], list[EdgeDelta]]:
     return [unit for span, unit in of.items() if not _is_joined(span, links, steps)], edges
 
 
-def _link(execution: Execution, step: Step, unit: Unit, edges: list[EdgeDelta]) -> tuple[Step, str] | None:
-    """Resolve a step's parents: add one edge per source, and return the parent that its unit hangs on."""
-    parents = step.parents
-    if len(parents) > 1:
-        return _link_many(execution, step, unit, edges)
-    return _link_one(execution, step, parents[0], unit, edges)
+def _link_one(execution: Execution, step: Step, unit: Unit, edges: list[Edge]) -> tuple[Step, str] | None:
+    """Resolve a single parent: add its edge, and return it if the step's unit hangs on it."""
+    return _resolve(execution, step, step.parents[0], unit, edges)
 
 
-def _link_one(
-    execution: Execution, step: Step, cause: tuple[str, str, str], unit: Unit, edges: list[EdgeDelta]
-) -> tuple[Step, str] | None:
-    """Resolve one parent.
-
-    The gap of a flow is what passed between the end of the last parent and the step's start: waiting in a queue.
-    """
-    span, elsewhere, hint = cause
-    parent = None if elsewhere else execution.steps.get(span)
-    if parent is None or parent is step:
-        if hint and hint != step.component:
-            latency = step.broker_us + step.duration_us
-            edges.append(_edge(execution, TOPIC if step.topic else FLOW, hint, step, latency))
-        if step.topic:
-            unit.gap_us = step.broker_us
-        return None
-    kind = relation(parent, step)
-    latency = step.duration_us
-    if kind is not CALL:
-        gap = _start(step) - parent.end_us if parent.end_us else step.broker_us
-        unit.gap_us = max(0, gap)
-        latency += unit.gap_us
-    if parent.component != step.component:
-        edges.append(_edge(execution, kind, parent.component, step, latency))
-    return parent, kind
-
-
-def _link_many(execution: Execution, step: Step, unit: Unit, edges: list[EdgeDelta]) -> tuple[Step, str] | None:
+def _link_many(execution: Execution, step: Step, unit: Unit, edges: list[Edge]) -> tuple[Step, str] | None:
     """Fan-in: the unit hangs on its caller, else on the parent that ended last; one edge per source component."""
     best: tuple[Step, str] | None = None
     sources: set[str] = set()
     gap = UNKNOWN
     for parent in step.parents:
-        found: list[EdgeDelta] = []
-        link = _link_one(execution, step, parent, unit, found)
+        found: list[Edge] = []
+        link = _resolve(execution, step, parent, unit, found)
         edges.extend(edge for edge in found if edge.source not in sources)
         sources.update(edge.source for edge in found)
         if link is not None and (best is None or _rank(link) > _rank(best)):
@@ -153,20 +122,39 @@ def _link_many(execution: Execution, step: Step, unit: Unit, edges: list[EdgeDel
     return best
 
 
+def _resolve(
+    execution: Execution, step: Step, cause: tuple[str, str, str], unit: Unit, edges: list[Edge]
+) -> tuple[Step, str] | None:
+    """Resolve one parent.
+
+    The gap of a flow is what passed between the end of the last parent and the step's start: waiting in a queue.
+    """
+    span, elsewhere, hint = cause
+    topic, target = step.topic, step.component
+    parent = None if elsewhere else execution.steps.get(span)
+    if parent is None or parent is step:
+        if hint and hint != target:
+            latency_us = step.broker_us + step.duration_us
+            edges.append(Edge(TOPIC if topic else FLOW, hint, target, topic, step.status == FAILED, latency_us))
+        if topic:
+            unit.gap_us = step.broker_us
+        return None
+    kind, end_us = relation(parent, step), parent.end_us
+    latency_us = step.duration_us
+    if kind is not CALL:
+        gap_us = (step.start_us or step.end_us - latency_us) - end_us if end_us else step.broker_us
+        if gap_us < 0:
+            gap_us = 0
+        unit.gap_us = gap_us
+        latency_us += gap_us
+    source = parent.component
+    if source != target:
+        edges.append(Edge(kind, source, target, topic, step.status == FAILED, latency_us))
+    return parent, kind
+
+
 def _rank(link: tuple[Step, str]) -> tuple[bool, int, str]:
     return link[1] is CALL, link[0].end_us, link[0].span
-
-
-def _edge(execution: Execution, kind: str, source: str, step: Step, latency_us: int) -> EdgeDelta:
-    failed = 1 if step.status == FAILED else 0
-    end_us = step.end_us or step.start_us or execution.last_us
-    return EdgeDelta(
-        execution.tenant, execution.chain, kind, source, step.component, step.topic, end_us, 1, failed, latency_us, latency_us
-    )  # fmt: skip
-
-
-def _start(step: Step) -> int:
-    return step.start_us or step.end_us - step.duration_us
 
 
 def relation(parent: Step, step: Step) -> str:
@@ -177,15 +165,15 @@ def relation(parent: Step, step: Step) -> str:
     """
     if step.topic:
         return TOPIC
-    end = parent.end_us
-    if not end or (step.end_us and step.end_us <= end and _start(step) < end):
+    end_us, parent_end_us = step.end_us, parent.end_us
+    start_us = step.start_us or end_us - step.duration_us
+    if not parent_end_us:
         return CALL
-    start = _start(step)
-    if start >= end:
+    if start_us >= parent_end_us:
         return FLOW
-    if not step.end_us or parent.status == FAILED:
+    if not end_us or end_us <= parent_end_us or parent.status == FAILED:
         return CALL
-    return CALL if end - start >= step.end_us - end else FLOW
+    return CALL if parent_end_us - start_us >= end_us - parent_end_us else FLOW
 
 
 @lru_cache(maxsize=4096)
@@ -261,7 +249,7 @@ def _book_presence(of: dict[str, Unit], links: Links, joined: list[Step], calls:
 
 def _add(unit: Unit, indicator: str) -> None:
     if indicator not in unit.indicators:
-        unit.indicators.append(indicator)
+        unit.indicators = (*unit.indicators, indicator)
 
 
 def _book_events(execution: Execution, of: dict[str, Unit], links: Links) -> None:
@@ -334,22 +322,3 @@ def _explain(execution: Execution, of: dict[str, Unit], links: Links, errors: se
                 of[here].explained = True
             elif here in broken:
                 unit.explained = True
-
-
-def book_unit(delta: Delta, unit: Unit, limit: int = MAX_INDICATORS) -> None:
-    """Add a unit to the Delta of its context: (tenant, chain, unit.step, unit.component, window of unit.end_us)."""
-    delta.units += 1
-    if not (unit.failed or unit.explained):
-        delta.clean_units += 1
-    if unit.own_us >= 0:
-        index = bucket_index(unit.own_us)
-        delta.own[index] = delta.own.get(index, 0) + 1
-    if unit.gap_us >= 0:
-        index = bucket_index(unit.gap_us)
-        delta.gap[index] = delta.gap.get(index, 0) + 1
-    counts = delta.indicators
-    for indicator in unit.indicators:
-        if indicator in counts:
-            counts[indicator] += 1
-        elif len(counts) < limit:
-            counts[indicator] = 1

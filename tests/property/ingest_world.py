@@ -16,9 +16,10 @@ from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
 from streams.events import decode_chunk
 from streams.health import merge_delta
+from streams.lifecycle import ExecutionKey
 from streams.limits import Limits
 from streams.rules import RuleBook
-from streams.tracker import ExecutionKey, Tracker
+from streams.tracker import Tracker
 
 T = 1_800_000_000_000_000
 MS = 1_000
@@ -111,7 +112,7 @@ class World:
         """End a transaction."""
         out = self.tracker.take()
         self.violations |= {found.encode().decode() for found in out.violations}
-        for key, delta in out.book.deltas.items():
+        for key, delta in out.deltas.items():
             if key in self.deltas:
                 into = self.deltas[key]
                 merge_delta(into, copy.deepcopy(delta))
@@ -119,7 +120,7 @@ class World:
                 into.last_offset = max(into.last_offset, delta.last_offset)
             else:
                 self.deltas[key] = copy.deepcopy(delta)
-        for name, edge in out.book.edges.items():
+        for name, edge in out.edges.items():
             into = self.edges.setdefault(tuple(map(str, name)), msgspec.structs.replace(edge, count=0, failed=0, latency_sum_us=0))
             into.count += edge.count
             into.failed += edge.failed
@@ -127,12 +128,11 @@ class World:
             into.latency_max_us = max(into.latency_max_us, edge.latency_max_us)
         if out.finished:
             self.traces.append((self.tracker.watermark_us, [msgspec.json.encode(x) for x in out.finished.values()]))
-        for key in out.touched:
-            execution = self.tracker.executions.get(key)
-            if execution is not None and not execution.finished_us:
-                self.changelog[key] = msgspec.json.encode(execution)
+        for tracked in out.touched:
+            if not tracked.execution.finished_us:
+                self.changelog[tracked.key] = msgspec.json.encode(tracked.execution)
             else:
-                self.changelog.pop(key, None)
+                self.changelog.pop(tracked.key, None)
         self.series += out.new_series
 
     def restart(self) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ingest_world import LIMITS, MS, Record, T, World, logs, run
 
 from schemas.internal import Delta, Execution
+from streams.booking import Book, Chain
 
 CUTS = st.lists(st.integers(0, 25), max_size=6)
 
@@ -47,11 +48,11 @@ def test_limits_hold_after_any_event(log: list[Record], max_open: int, max_steps
     for record in log:
         world.apply([record])
         tracker = world.tracker
-        finished = [x for x in tracker.executions.values() if x.finished_us]
+        finished = [x for x in tracker.executions if x.finished_us]
         assert tracker.open_executions == len(tracker.executions) - len(finished) <= max_open
         assert len(finished) <= 2
         assert len(tracker.series) <= 3
-        assert all(len(x.steps) <= max_steps for x in tracker.executions.values())
+        assert all(len(x.steps) <= max_steps for x in tracker.executions)
 
 
 @settings(max_examples=40, deadline=None)
@@ -60,7 +61,7 @@ def test_every_event_is_booked_refused_a_duplicate_or_a_tick(log: list[Record]) 
     world = World()
     world.apply(log)
     out = world.tracker.take()
-    booked = sum(delta.events for delta in out.book.deltas.values())
+    booked = sum(delta.events for delta in out.deltas.values())
     others = out.counts.get("duplicates", 0) + out.counts.get("ticks", 0) + len(world.refused)
     assert booked + others == len(log)
 
@@ -71,7 +72,7 @@ def test_open_steps_are_what_is_pending(log: list[Record]) -> None:
     world = World()
     for record in log:
         world.apply([record])
-        for execution in world.tracker.executions.values():
+        for execution in world.tracker.executions:
             assert execution.pending == sum(step.status == "started" for step in execution.steps.values())
             assert execution.violations >= len(execution.missing)
 
@@ -125,6 +126,7 @@ def test_restart_remembers_a_finished_execution_as_long_as_the_worker_before_it(
 
 
 def test_first_offset_of_a_delta_is_its_smallest() -> None:
-    book = World().tracker.take().book
-    book.at("t", "c", "", "", T, 9)
-    assert book.at("t", "c", "", "", T, 5).first_offset == 5
+    book = Book(1_000_000, 10, lambda tenant, time_us: None)
+    chain = Chain("t", "c", None)
+    book.at(chain, "", "", T, 9)
+    assert book.at(chain, "", "", T, 5).first_offset == 5

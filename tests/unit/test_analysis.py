@@ -20,7 +20,7 @@ def run(events: Sequence[Event]) -> list[Findings]:
     for offset, event in enumerate(events):
         tracker.apply([event], [offset], [event.time_unix_us])
         out = tracker.take()
-        partial = Partial("events", 0, tracker.watermark_us, offset, list(out.book.deltas.values()), list(out.book.edges.values()))
+        partial = Partial("events", 0, tracker.watermark_us, offset, list(out.deltas.values()), list(out.edges.values()))
         found.append(analysis.apply(partial))
     return found
 

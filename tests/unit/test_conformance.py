@@ -54,11 +54,17 @@ def test_progress_is_weighed_by_expected_durations_and_leaves_optional_steps_out
     assert rules(step("a", optional=True)).progress(["a"]) == 0
 
 
-def test_next_due_is_that_of_the_steps_after() -> None:
-    run_a = run("a", 100)
-    assert conformance.next_due_us(execution(ends={"a": T + 100 * MS}), LINE, run_a) == T + 1_100 * MS
-    assert conformance.next_due_us(execution(ends={"a": T, "b": T}), LINE, run_a) == 0
-    assert conformance.next_due_us(execution(), LINE, run("x", 0)) == 0
+def test_shortest_deadline_of_the_steps_after_is_compiled() -> None:
+    found = rules(step("a"), step("b", deadline_ms=30), step("c", after=("a",), deadline_ms=20), step("d", after=("c",)))
+    assert found.due_after_us == {"a": 20 * MS}
+
+
+def test_execution_that_missed_a_step_is_looked_at_as_soon_as_nothing_is_awaited() -> None:
+    found = rules(step("a"), step("b", deadline_ms=30), step("c", after=("a",), deadline_ms=900))
+    late = execution(ends={"a": T}, missing=["b"], last_us=T + 5 * MS)
+    assert conformance.next_check_us(late, found, LIMITS) == T + 900 * MS
+    late.ends["c"] = T + 5 * MS
+    assert conformance.next_check_us(late, found, LIMITS) == T + 5 * MS
 
 
 def test_first_step_is_due_from_the_beginning_of_the_execution() -> None:
@@ -114,7 +120,7 @@ def test_done_without_waiting(saw: int, ends: str, pending: int, declared: bool,
 @pytest.mark.parametrize("at_ms", [89, 90])
 def test_order_is_doubted_beyond_the_skew(at_ms: int) -> None:
     found = execution(steps={"b": run("b", 130, 130 - at_ms), "a": run("a", 100)})
-    violations = list(conformance.check_finished(found, LINE, LIMITS))
+    violations = list(conformance.out_of_order(found, LINE, LIMITS))
     assert [(v.type, v.step) for v in violations] == ([("step.out_of_order", "b")] if at_ms < 90 else [])
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from schemas.health import HealthWindow
 from schemas.internal import Delta, EdgeDelta, Partial
-from streams.booking import add_duration, add_samples
+from streams.booking import Window
 from streams.health import SILENT_WINDOWS, Closed, HealthStage
+from streams.histogram import buckets
 from streams.limits import Limits
 
 T = 1_800_000_000_000_000
@@ -123,7 +124,10 @@ def test_late_piece_for_a_silent_window_has_a_higher_revision_than_the_empty_one
 def test_components_resources_are_never_told_silent() -> None:
     found = stage()
     sample = delta(chain="", step="", completed=0)
-    add_samples(sample, [("cpu_ratio", 0.5), ("memory_bytes", 100.0)])
+    noted = Window(0, 10, 0)
+    noted.sampled("cpu_ratio", 0.5)
+    noted.sampled("memory_bytes", 100.0)
+    sample.samples = noted.samples
     (window,) = feed(found, partial(0, 12, sample)).windows
     assert (window.kind, window.events) == ("component", 1)
     assert {name: (r.count, r.mean, r.max) for name, r in window.resources.items()} == {
@@ -135,8 +139,8 @@ def test_components_resources_are_never_told_silent() -> None:
 def test_window_says_counts_rates_and_quantiles() -> None:
     piece = delta(events=12, started=2, completed=8, failed=2, cpu_us=5, io_wait_us=6, memory_max_bytes=7)
     piece.broker_count, piece.broker_sum_us, piece.broker_max_us = 2, 30, 20
-    for duration_us in range(1_000, 11_000, 1_000):
-        add_duration(piece, duration_us)
+    took_us = range(1_000, 11_000, 1_000)
+    piece.durations, piece.duration_sum_us, piece.duration_max_us = buckets(took_us), sum(took_us), max(took_us)
     window: HealthWindow = feed(stage(), partial(0, 12, piece)).windows[0]
     assert (window.kind, window.started, window.completed, window.failed) == ("step", 2, 8, 2)
     assert (window.error_ratio, window.throughput_per_s) == (0.2, 1.0)
@@ -150,8 +154,7 @@ def test_window_says_counts_rates_and_quantiles() -> None:
 
 
 def test_durations_of_zero_are_counted_apart() -> None:
-    piece = delta()
-    add_duration(piece, 0)
+    piece = delta(durations=buckets([0]))
     (window,) = feed(stage(), partial(0, 12, piece)).windows
     assert (window.durations.zero_count, window.durations.buckets, window.p99_us) == (1, {}, 0)
 

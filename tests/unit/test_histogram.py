@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.histogram import PER_DOUBLING, RELATIVE_ERROR, ZERO, bucket_index, bucket_value, merge, quantile
+from streams.histogram import PER_DOUBLING, RELATIVE_ERROR, ZERO, bucket_index, bucket_value, buckets, merge, quantile
 
 DURATIONS = st.integers(0, 4_102_444_800_000_000)
 BUCKETS = st.dictionaries(st.integers(-1, 900), st.integers(1, 10**9))
 
 
 def book(values: list[int]) -> dict[int, int]:
-    buckets: dict[int, int] = {}
+    booked: dict[int, int] = {}
     for value in values:
-        merge(buckets, {bucket_index(value): 1})
-    return buckets
+        merge(booked, {bucket_index(value): 1})
+    return booked
 
 
 @pytest.mark.parametrize(("value", "index"), [(0, ZERO), (1, 0), (2, 15), (3, 25), (4, 31), (1024, 159)])
@@ -35,6 +35,17 @@ def test_power_of_two_is_the_upper_bound_of_its_bucket(power: int) -> None:
 def test_bucket_stands_for_its_values_within_the_stated_error(value: int) -> None:
     found = bucket_value(bucket_index(value))
     assert abs(found - value) <= value * RELATIVE_ERROR * (1 + 1e-9)
+
+
+@given(st.lists(DURATIONS))
+def test_counting_many_at_once_is_counting_one_by_one(values: list[int]) -> None:
+    assert buckets(values) == book(values)
+
+
+def test_every_bound_of_a_bucket_is_counted_into_it() -> None:
+    bounds = [int(2 ** (index / PER_DOUBLING)) for index in range(52 * PER_DOUBLING)]
+    near = [value for bound in bounds for value in (bound - 1, bound, bound + 1)]
+    assert buckets(near) == book(near)
 
 
 def test_stated_error_is_what_the_documentation_says() -> None:

@@ -21,9 +21,10 @@ from schemas.internal import (
     Execution,
     Step,
 )
-from streams.booking import Book, add_affected, add_duration, add_violation
+from streams.booking import Book, Chain, Window
 from streams.impact import ImpactSettings, ImpactStage
-from streams.units import book_unit, observe
+from streams.structure import book_unit
+from streams.units import observe
 
 START_US = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -157,47 +158,44 @@ class _Run:
 
 def additions(executions: list[Execution], window_us: int = 10 * SECOND) -> tuple[list[Delta], list[EdgeDelta]]:
     """Return what ingest would book of finished executions."""
-    book = Book(window_us, lambda key, time_us: key)
+    book = Book(window_us, 1_000, lambda tenant, time_us: None)
     for execution in executions:
-        _book_steps(book, execution)
+        chain = Chain(execution.tenant, execution.chain, None)
+        _book_steps(book, chain, execution)
         units, edges = observe(execution)
         for unit in units:
-            book_unit(
-                book.at(execution.tenant, execution.chain, unit.step, unit.component, unit.end_us, execution.last_offset),
-                unit,
-            )
+            book_unit(book.at(chain, unit.step, unit.component, unit.end_us, execution.last_offset), unit)
         for edge in edges:
-            book.edge(edge)
-    return list(book.deltas.values()), list(book.edges.values())
+            book.edge(chain, edge, execution.last_us)
+    deltas, found, _ = book.take()
+    return list(deltas.values()), list(found.values())
 
 
-def _book_steps(book: Book, execution: Execution) -> None:
+def _book_steps(book: Book, chain: Chain, execution: Execution) -> None:
+    def at(step: str, component: str, time_us: int) -> Window:
+        return book.at(chain, step, component, time_us, execution.first_offset)
+
     hurt = False
     for step in execution.steps.values():
-        delta = _at(book, execution, step.step, step.component, step.end_us or step.start_us)
-        delta.events += 1
-        delta.started += 1
+        window = at(step.step, step.component, step.end_us or step.start_us)
+        window.events += 1
+        window.started += 1
         if step.status == STARTED:
             continue
-        delta.completed += step.status == COMPLETED
-        delta.failed += step.status == FAILED
-        add_duration(delta, step.duration_us)
+        window.failed += step.status == FAILED
+        window.durations_us.append(step.duration_us)
         kinds = ["step.failed"] * (step.status == FAILED)
         kinds += ["step.slow"] * (step.duration_us > EXPECTED_US.get(step.step, 1 << 60))
         for kind in kinds:
-            add_violation(delta, kind, step.end_us)
+            window.violated(kind, step.end_us)
             if not hurt:
-                add_affected(delta, execution.execution, execution.user)
+                window.hurt(execution.execution, execution.user)
             hurt = True
     for name in execution.missing:
         component, step = name.split("/")
-        delta = _at(book, execution, step, component, execution.last_us)
-        add_violation(delta, "step.missing", execution.last_us)
-        add_affected(delta, execution.execution, execution.user)
-
-
-def _at(book: Book, execution: Execution, step: str, component: str, time_us: int) -> Delta:
-    return book.at(execution.tenant, execution.chain, step, component, time_us, execution.first_offset)
+        window = at(step, component, execution.last_us)
+        window.violated("step.missing", execution.last_us)
+        window.hurt(execution.execution, execution.user)
 
 
 def run(

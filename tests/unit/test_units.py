@@ -3,8 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Delta, Execution, Step
-from streams.units import CALL, FLOW, TOPIC, Unit, book_unit, observe, relation
+from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
+from streams.booking import MAX_INDICATORS, Window
+from streams.structure import book_unit
+from streams.units import CALL, FLOW, TOPIC, Unit, observe, relation
 
 T = 1_800_000_000_000_000
 
@@ -33,13 +35,13 @@ def units(*steps: Step, status: str = "completed") -> dict[str, Unit]:
 def test_flow_of_two_steps_has_two_units_and_the_time_between_is_the_gap_of_the_second() -> None:
     found, edges = observe(execution(step("a", "A", 0, 10), step("b", "B", 13, 20, "a")))
     assert [(unit.own_us, unit.gap_us) for unit in found] == [(10_000, -1), (7_000, 3_000)]
-    assert [(edge.kind, edge.source, edge.target, edge.latency_sum_us) for edge in edges] == [(FLOW, "A", "B", 10_000)]
+    assert [(edge.kind, edge.source, edge.target, edge.latency_us) for edge in edges] == [(FLOW, "A", "B", 10_000)]
 
 
 def test_call_takes_the_callee_out_of_own_time() -> None:
     found = units(step("a", "A", 0, 10), step("b", "B", 2, 8, "a"))
     assert found["A/a"].own_us == 4_000
-    assert found["A/a"].indicators == ["call:B/b"]
+    assert found["A/a"].indicators == ("call:B/b",)
     assert found["B/b"].gap_us == -1
 
 
@@ -47,7 +49,7 @@ def test_client_span_is_waiting_and_its_surplus_is_the_callees_gap() -> None:
     found = units(step("a", "A", 0, 20), step("client", "A", 2, 18, "a"), step("b", "B", 8, 12, "client"))
     assert found.keys() == {"A/a", "B/b"}
     assert (found["A/a"].own_us, found["B/b"].gap_us) == (4_000, 12_000)
-    assert found["A/a"].indicators == ["span:client", "call:B/b"]
+    assert found["A/a"].indicators == ("span:client", "call:B/b",)
 
 
 def test_parallel_callees_are_waited_for_once() -> None:
@@ -58,40 +60,40 @@ def test_parallel_callees_are_waited_for_once() -> None:
 def test_error_is_charged_where_it_began() -> None:
     failed = {"status": FAILED, "error_type": "Boom"}
     found = units(step("a", "A", 0, 10, **failed), step("b", "B", 2, 8, "a", **failed))
-    assert found["A/a"].indicators == []
+    assert found["A/a"].indicators == ()
     assert found["A/a"].explained
-    assert found["B/b"].indicators == ["err:step b failed with Boom"]
+    assert found["B/b"].indicators == ("err:step b failed with Boom",)
 
 
 def test_step_after_a_failed_one_is_its_victim_but_a_logged_error_excuses_nobody() -> None:
     failed = {"status": FAILED, "error_type": "Boom"}
     victim = units(step("a", "A", 0, 5, **failed), step("b", "B", 6, 8, "a", **failed))
-    assert victim["B/b"].indicators == []
+    assert victim["B/b"].indicators == ()
     guilty = units(step("a", "A", 0, 5, logs=["ERROR x"]), step("b", "B", 6, 8, "a", **failed))
-    assert guilty["B/b"].indicators == ["err:step b failed with Boom"]
-    assert guilty["A/a"].indicators == ["err:log ERROR x"]
+    assert guilty["B/b"].indicators == ("err:step b failed with Boom",)
+    assert guilty["A/a"].indicators == ("err:log ERROR x",)
 
 
 def test_callee_that_hangs_explains_its_caller() -> None:
     found = units(step("a", "A", 0, 10, status=FAILED), step("b", "B", 2, 0, "a"), status="failed")
-    assert found["A/a"].indicators == []
-    assert found["B/b"].indicators == ["err:step b never ended"]
+    assert found["A/a"].indicators == ()
+    assert found["B/b"].indicators == ("err:step b never ended",)
 
 
 def test_callee_that_outlives_its_failed_caller_explains_it() -> None:
     found = units(step("a", "A", 0, 10, status=FAILED), step("b", "B", 2, 30, "a"), status="failed")
-    assert found["A/a"].indicators == []
-    assert found["B/b"].indicators == ["err:step b outlived its caller"]
+    assert found["A/a"].indicators == ()
+    assert found["B/b"].indicators == ("err:step b outlived its caller",)
 
 
 def test_open_step_of_a_healthy_execution_is_no_error() -> None:
-    assert units(step("a", "A", 0, 10), step("b", "B", 12, 0, "a"))["B/b"].indicators == []
+    assert units(step("a", "A", 0, 10), step("b", "B", 12, 0, "a"))["B/b"].indicators == ()
 
 
 def test_logs_and_steps_only_heard_of() -> None:
     found = units(step("a", "A", 0, 10, logs=["INFO x:1"]), step("b", "B", 0, 0, status=HEARD_OF, logs=["INFO y"]))
-    assert found["A/a"].indicators == ["log:INFO x:1"]
-    assert (found["B/b"].indicators, found["B/b"].own_us) == (["log:INFO y"], -1)
+    assert found["A/a"].indicators == ("log:INFO x:1",)
+    assert (found["B/b"].indicators, found["B/b"].own_us) == (("log:INFO y",), -1)
 
 
 def test_consumed_record_makes_a_topic_edge_and_foreign_parents_count_once_per_component() -> None:
@@ -117,11 +119,12 @@ def test_relation_tolerates_clock_skew_by_the_larger_half() -> None:
 
 
 def test_indicators_of_a_delta_are_bounded() -> None:
-    delta = Delta("t", "c", "s", "A", 0, 0, 0)
-    for number in range(9):
-        book_unit(delta, Unit("A", "s", T, indicators=[f"log:{number}", "log:0"]), limit=4)
-    assert len(delta.indicators) == 4
-    assert delta.indicators["log:0"] >= 9
+    window = Window(0, 10, 0)
+    for number in range(MAX_INDICATORS + 9):
+        book_unit(window, Unit("A", "s", T, indicators=[f"log:{number}", "log:0"]))
+    delta = window.delta(("t", "c", "s", "A"))
+    assert len(delta.indicators) == MAX_INDICATORS
+    assert delta.indicators["log:0"] >= MAX_INDICATORS + 9
 
 
 @given(st.data())

@@ -1,0 +1,283 @@
+"""Executions of one source partition from their first event to the moment they are forgotten.
+
+Timers run on the partition's watermark in fixed steps, before the event that moved it is applied, so what happens does
+not depend on how the log is cut into chunks or transactions, nor on a restart, which arms every open execution anew.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from msgspec import Struct, field
+
+from schemas.internal import Delta, EdgeDelta, Execution
+from schemas.violations import LogPosition, Violation
+from streams import conformance
+from streams.booking import OVERFLOW, Book, Chain, DeltaKey, EdgeKey, SeriesKey, Window
+from streams.events import ExecutionEvent, StepEvent
+from streams.ids import derived_id
+from streams.limits import Limits
+from streams.rules import ChainRules, RuleBook
+from streams.structure import book_structure
+from streams.timers import GRANULARITY_US, NEVER_US, Timers
+
+ExecutionKey = tuple[str, str]
+"""(tenant, execution id)"""
+
+
+class Tracked:
+    """An execution that is open or remembered, and what is known of it beside what is published."""
+
+    __slots__ = ("armed_us", "chain", "execution", "in_order", "key", "logged", "touched")
+
+    def __init__(self, key: ExecutionKey, execution: Execution, chain: Chain) -> None:
+        self.key = key
+        self.execution = execution
+        self.chain = chain
+        self.armed_us = NEVER_US
+        """Event time at which an open one is looked at next."""
+        self.in_order = True
+        """So far every step of it came once, and began after those before it had ended."""
+        self.logged = False
+        """It stands in the changelog; kept by the shell that writes it."""
+        self.touched = False
+        """It is among `Output.touched`."""
+
+    @property
+    def rules(self) -> ChainRules | None:
+        """The rules that the execution is held to; None = followed as observed."""
+        rules = self.chain.rules
+        return rules if rules is None or rules.effective_from_us <= self.execution.start_us else None
+
+
+class Output(Struct):
+    """What one transaction has to say about one source partition."""
+
+    deltas: dict[DeltaKey, Delta] = field(default_factory=dict)
+    edges: dict[EdgeKey, EdgeDelta] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+    finished: dict[int, Execution] = field(default_factory=dict)
+    """By first offset; also those that changed after they had been finished."""
+    touched: list[Tracked] = field(default_factory=list)
+    """Executions that may have changed."""
+    new_series: list[SeriesKey] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    """Ids of the cardinality.exceeded that were said."""
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str) -> None:
+        """Add one to a counter."""
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def touch(self, tracked: Tracked) -> None:
+        """Note that an execution may have changed."""
+        if not tracked.touched:
+            tracked.touched = True
+            self.touched.append(tracked)
+
+
+class Lifecycle:
+    """Opens, watches, finishes, remembers and forgets executions."""
+
+    def __init__(self, topic: str, partition: int, rules: RuleBook, limits: Limits) -> None:
+        self.partition = partition
+        self.watermark_us = 0
+        self.executions: dict[ExecutionKey, Tracked] = {}
+        """Open ones, and finished ones that are remembered."""
+        self.open = 0
+        self.book = Book(limits.window_us, limits.max_series, self._tell_overflow)
+        self.out = Output()
+        self.timers: Timers[Tracked] = Timers()
+        self._topic = topic
+        self._rules = rules
+        self._rules_version = rules.version
+        self._limits = limits
+        self._chains: dict[tuple[str, str], Chain] = {}
+        self._finished: deque[Tracked] = deque()
+
+    def take(self) -> Output:
+        """Return what has come together since the last call."""
+        out, self.out = self.out, Output()
+        for tracked in out.touched:
+            tracked.touched = False
+        out.deltas, out.edges, out.new_series = self.book.take()
+        if len(self._chains) > self._limits.max_series:
+            self._chains.clear()
+        return out
+
+    def restore(self, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]) -> None:
+        """Take the state back as of a commit; `finished` in the order in which they finished."""
+        self.book.restore(series)
+        for execution in finished:
+            self._remember(self._track(execution))
+        for execution in sorted(open_, key=lambda x: x.first_offset):
+            tracked = self._track(execution)
+            tracked.logged, tracked.in_order = True, not execution.steps
+            self.executions[tracked.key] = tracked
+            self.open += 1
+            self.arm(tracked)
+
+    def chain(self, tenant: str, name: str) -> Chain:
+        """Return a tenant's chain."""
+        chain = self._chains.get((tenant, name))
+        if chain is None:
+            chain = self._chains[tenant, name] = Chain(tenant, name, self._rules.find(tenant, name))
+        return chain
+
+    def refresh_rules(self) -> None:
+        """Hold executions to the definitions that are in force now."""
+        if self._rules.version == self._rules_version:
+            return
+        self._rules_version = self._rules.version
+        self._chains.clear()
+        for tracked in self.executions.values():
+            execution = tracked.execution
+            tracked.chain = self.chain(execution.tenant, execution.chain)
+            if not execution.finished_us:
+                tracked.in_order = False  # by the new rules nobody has looked
+                self.arm(tracked)
+
+    def begin(self, event: StepEvent | ExecutionEvent, offset: int) -> Tracked:
+        """Follow the execution whose first event this is."""
+        duration_us = getattr(event, "duration_us", None) or 0
+        start_us = max(0, event.time_unix_us - duration_us)
+        execution = Execution(
+            event.tenant, event.chain, event.execution, offset, offset, user=event.user or "", tier=event.tier or "",
+            chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us, component=event.component or "",
+        )  # fmt: skip
+        tracked = self._track(execution)
+        self.executions[tracked.key] = tracked
+        self.open += 1
+        if self.open > self._limits.max_open:
+            self._close_oldest()
+        self.arm(tracked)
+        return tracked
+
+    def arm(self, tracked: Tracked, after_us: int = 0) -> None:
+        """Have an open execution looked at at its next time after `after_us`."""
+        self.arm_at(tracked, conformance.next_check_us(tracked.execution, tracked.rules, self._limits, after_us))
+
+    def arm_at(self, tracked: Tracked, time_us: int) -> None:
+        """Have an open execution looked at at `time_us` at the latest."""
+        if time_us < tracked.armed_us:
+            tracked.armed_us = time_us
+            self.timers.at(time_us, tracked)
+
+    def run_timers(self) -> None:
+        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing."""
+        now_us = self.watermark_us - self._limits.lateness_us
+        now_us -= now_us % GRANULARITY_US
+        for tracked in self.timers.due(now_us):
+            if self.executions.get(tracked.key) is not tracked:
+                continue
+            finished_us = tracked.execution.finished_us
+            if finished_us:
+                if finished_us + self._limits.linger_us <= now_us:
+                    self._forget(tracked)
+            elif tracked.armed_us <= now_us:
+                tracked.armed_us = NEVER_US
+                self._check(tracked, now_us)
+
+    def finish_if_done(self, tracked: Tracked) -> None:
+        """Finish an execution of which nothing more can be expected."""
+        execution = tracked.execution
+        if execution.finished_us:
+            return
+        if conformance.is_done(execution, tracked.rules):
+            self._finish(tracked, "failed" if execution.saw & conformance.SAW_FAILED else "completed")
+        elif execution.saw & conformance.ENDED:
+            self.arm_at(tracked, execution.ended_us)
+
+    def revise(self, execution: Execution, offset: int) -> None:
+        """Note that an execution changes; a finished one goes out again, whole and under a higher revision."""
+        if execution.finished_us:
+            execution.revision += 1
+            execution.last_offset = offset
+            self.out.finished[execution.first_offset] = execution
+
+    def violate(self, found: Violation, execution: Execution, window: Window) -> None:
+        """Publish a violation and book it."""
+        self.out.violations.append(found)
+        window.violated(found.type, found.time_unix_us)
+        if not execution.violations:
+            window.hurt(execution.execution, execution.user)
+        execution.violations += 1
+
+    def position(self, offset: int) -> LogPosition:
+        """Return where a record stands on the log."""
+        return LogPosition(topic=self._topic, partition=self.partition, offset=offset)
+
+    # -- the end of an execution ----------------------------------------------------------------------------------
+
+    def _check(self, tracked: Tracked, now_us: int) -> None:
+        execution, rules = tracked.execution, tracked.rules
+        if conformance.next_check_us(execution, rules, self._limits) > now_us:
+            self.arm(tracked, now_us)  # what the timer was set for has come meanwhile
+            return
+        self.out.touch(tracked)
+        for found in conformance.overdue(execution, rules, now_us, self._limits):
+            window = self.book.at(
+                tracked.chain, found.step, found.component, self.watermark_us, execution.last_offset
+            )  # fmt: skip
+            self.violate(found, execution, window)
+        status = conformance.verdict(execution, rules, now_us, self._limits)
+        if status is not None:
+            self._finish(tracked, status)
+        else:
+            self.arm(tracked, now_us)
+
+    def _finish(self, tracked: Tracked, status: str) -> None:
+        execution = tracked.execution
+        end_us = execution.ended_us or execution.last_us
+        execution.status = status
+        execution.duration_us = execution.duration_us or max(0, end_us - execution.start_us)
+        window = self.book.at(tracked.chain, "", "", self.watermark_us, execution.last_offset)
+        window.durations_us.append(execution.duration_us)
+        if status != "completed":
+            window.failed += 1
+        if execution.saw & conformance.SAW_FAILED:
+            self.violate(conformance.ended_badly(execution), execution, window)
+        rules = tracked.rules
+        if rules is not None and not tracked.in_order:
+            for found in conformance.out_of_order(execution, rules, self._limits):
+                self.violate(found, execution, window)
+        book_structure(self.book, tracked.chain, execution, self.watermark_us)
+        self.open -= 1
+        del self.executions[tracked.key]
+        execution.finished_us = self.watermark_us
+        self._remember(tracked)
+        self.out.finished[execution.first_offset] = execution
+
+    def _remember(self, tracked: Tracked) -> None:
+        self.executions[tracked.key] = tracked
+        self._finished.append(tracked)
+        self.timers.at(tracked.execution.finished_us + self._limits.linger_us, tracked)
+        if len(self._finished) > self._limits.max_finished:
+            self._forget(self._finished[0])
+
+    def _forget(self, tracked: Tracked) -> None:
+        self.executions.pop(tracked.key, None)
+        finished = self._finished
+        while finished and self.executions.get(finished[0].key) is not finished[0]:
+            finished.popleft()
+
+    def _close_oldest(self) -> None:
+        self.out.count("closed_by_limit")
+        oldest = next(x for x in self.executions.values() if not x.execution.finished_us)
+        self.out.touch(oldest)
+        self._finish(oldest, "abandoned")
+
+    def _track(self, execution: Execution) -> Tracked:
+        key = (execution.tenant, execution.execution)
+        return Tracked(key, execution, self.chain(execution.tenant, execution.chain))
+
+    def _tell_overflow(self, tenant: str, time_us: int) -> None:
+        self.out.count("series_over_limit")
+        start_us = time_us - time_us % self._limits.window_us
+        found = Violation(
+            id=derived_id("cardinality.exceeded", tenant, start_us), type="cardinality.exceeded", tenant=tenant,
+            chain=OVERFLOW, time_unix_us=start_us,
+            detail=f"more than {self._limits.max_series} distinct steps of chains: further ones are booked under {OVERFLOW}",
+        )  # fmt: skip
+        if found.id not in self.out.told:
+            self.out.told.add(found.id)
+            self.out.violations.append(found)
