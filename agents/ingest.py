@@ -4,15 +4,17 @@ A transaction holds everything that a stretch of the events topic has led to: pa
 letters, the changelog of open executions, clock ticks, and the input offsets. So everything of a batch exists or
 nothing does, and a zombie is fenced by the broker. On any error: abort, exit, be restarted.
 
-One thread: rebalance callbacks come from the same `consume` call as the records.
+One thread does all the work, and rebalance callbacks come from the same `consume` call as the records; only the commit
+of a transaction runs beside it, while the records of the next one are applied.
 """
 
 import gc
 import signal
 import time
 from collections import Counter, deque
+from itertools import groupby
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import structlog
@@ -21,8 +23,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from agents import ingest_output as output
 from agents.ingest_state import load_tracker
 from connectors.definitions import DefinitionReader
-from connectors.log import offsets_held
-from connectors.producers import transactional_producer
+from connectors.log import offsets_committed, offsets_held
+from connectors.producers import Transactions, transactional_producer
 from connectors.settings import Settings
 from connectors.telemetry import (
     COMMIT_SECONDS,
@@ -86,9 +88,9 @@ class IngestWorker:
         self._records = 0
         self._refusals: deque[tuple[int, int]] = deque()
         self._stopping = False
-        self._producer = transactional_producer(
-            settings, f"{settings.group('ingest')}-{uuid4().hex}", **{"queue.buffering.max.messages": 1_000_000}
-        )
+        transactional_id = f"{settings.group('ingest')}-{settings.worker_id or uuid4().hex}"
+        producer = transactional_producer(settings, transactional_id, **{"queue.buffering.max.messages": 1_000_000})
+        self._transactions = Transactions(producer, self._on_committed)
         self._consumer = self._connect_consumer()
 
     def run(self) -> None:
@@ -110,6 +112,10 @@ class IngestWorker:
                     self._commit(now)
                     next_commit = now + self.settings.commit_interval_s
             self._commit(time.monotonic())
+            self._transactions.settle()
+        except BaseException:
+            self._transactions.abandon()
+            raise
         finally:
             self._consumer.close()
         log.info("stopped")
@@ -117,24 +123,28 @@ class IngestWorker:
     # -- one chunk ------------------------------------------------------------------------------------------------
 
     def _take(self, messages: list[Message]) -> None:
-        by_partition: dict[int, list[Message]] = {}
-        for message in messages:
-            if message.error() is not None:
-                self._on_error(message)
-                continue
-            partition = message.partition() or 0
-            # In the order of arrival: a partition's end may come in the same batch, behind its last record.
-            if self._idle:
-                self._idle.pop(partition, None)
-            by_partition.setdefault(partition, []).append(message)
-        for partition, chunk in by_partition.items():
-            self._apply(partition, chunk)
+        for partition, run in groupby(messages, Message.partition):
+            chunk = list(run)
+            if any(map(Message.error, chunk)):
+                self._take_with_errors(partition or 0, chunk)
+            else:
+                self._apply(partition or 0, chunk)
+
+    def _take_with_errors(self, partition: int, chunk: list[Message]) -> None:
+        """In the order of arrival: a partition's end may come behind its last record, and before its next one."""
+        for failed, run in groupby(chunk, lambda message: message.error() is not None):
+            if failed:
+                for message in run:
+                    self._on_error(message)
+            else:
+                self._apply(partition, list(run))
 
     def _apply(self, partition: int, chunk: list[Message]) -> None:
+        self._idle.pop(partition, None)
         tracker = self.trackers[partition]
-        events = decode_chunk([message.value() for message in chunk])
-        offsets = [message.offset() or 0 for message in chunk]
-        refused = tracker.apply(events, offsets, [message.timestamp()[1] * 1000 for message in chunk])
+        events = decode_chunk(list(map(Message.value, chunk)))
+        offsets = cast(list[int], list(map(Message.offset, chunk)))
+        refused = tracker.apply(events, offsets, [at_ms * 1000 for _, at_ms in map(Message.timestamp, chunk)])
         pending = self._pending.setdefault(partition, output.Pending())
         pending.records += len(chunk)
         self._records += len(chunk)
@@ -178,21 +188,23 @@ class IngestWorker:
         if not self._pending and not ticks:
             self.health.settled()
             return
-        started = time.perf_counter()
-        producer = self._producer
-        producer.begin_transaction()
+        transactions = self._transactions
+        transactions.begin()
         for partition, pending in self._pending.items():
             tracker = self.trackers[partition]
-            output.publish(producer, self.settings, self.topic, tracker, pending, self._analysis_partitions)
+            output.publish(
+                transactions.producer, self.settings, self.topic, tracker, pending, self._analysis_partitions
+            )
             self._measure(tracker, pending)
         for partition, time_us in ticks.items():
-            output.publish_tick(producer, self.topic, partition, time_us)
+            output.publish_tick(transactions.producer, self.topic, partition, time_us)
             self._idle.pop(partition, None)
         offsets = [TopicPartition(self.topic, p, self.trackers[p].next_offset) for p in self._pending]
-        producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata())
-        producer.commit_transaction()
+        transactions.commit(offsets, self._consumer.consumer_group_metadata())
         self._pending.clear()
-        COMMIT_SECONDS.labels("ingest").observe(time.perf_counter() - started)
+
+    def _on_committed(self, took_s: float) -> None:
+        COMMIT_SECONDS.labels("ingest").observe(took_s)
         COMMITS.labels("ingest").inc()
         self.health.settled()
 
@@ -228,29 +240,27 @@ class IngestWorker:
     # -- rebalances -----------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        partitions = sorted(tp.partition for tp in assigned)
+        committed = offsets_committed(consumer, self.topic, partitions)
         positions = []
-        for partition in sorted(tp.partition for tp in assigned):
-            tracker = load_tracker(self.settings, partition, self.rules)
-            self.trackers[partition] = tracker
-            positions.append(TopicPartition(self.topic, partition, self._start(consumer, tracker)))
+        for partition in partitions:
+            tracker = self.trackers[partition] = load_tracker(self.settings, partition, self.rules, committed[partition])
+            self._start(consumer, tracker, is_new=committed[partition] < 0)
+            positions.append(TopicPartition(self.topic, partition, tracker.next_offset))
         consumer.incremental_assign(positions)
         unread = self._unread(consumer)
         for partition in self.trackers:
             self._pending.setdefault(partition, output.Pending()).waiting_for = unread
         self.health.ready = True
-        log.info("assigned", partitions=sorted(tp.partition for tp in assigned), all=sorted(self.trackers))
+        log.info("assigned", partitions=partitions, all=sorted(self.trackers))
 
-    def _start(self, consumer: Consumer, tracker: Tracker) -> int:
-        """Return the offset to go on at: that of the last commit, else the beginning of the log."""
+    def _start(self, consumer: Consumer, tracker: Tracker, is_new: bool) -> None:
+        """Have the tracker go on where its last commit ended, or a new one at the beginning of the log."""
         low, high = offsets_held(consumer, self.topic, tracker.partition)
-        committed = consumer.committed([TopicPartition(self.topic, tracker.partition)], timeout=30)[0].offset
-        if committed < 0:
+        if is_new:
             tracker.next_offset = low
-        elif committed < low or committed > high:
-            self._report_loss(tracker, committed, low if committed < low else high)
-        else:
-            tracker.next_offset = committed
-        return tracker.next_offset
+        elif not low <= tracker.next_offset <= high:
+            self._report_loss(tracker, tracker.next_offset, low if tracker.next_offset < low else high)
 
     def _skip_gap(self, partition: int) -> None:
         tracker = self.trackers[partition]
@@ -266,14 +276,14 @@ class IngestWorker:
 
     def _unread(self, consumer: Consumer) -> list[int]:
         """Return the partitions that hold records of which the group has read none: no window closes before they report."""
-        count = len(consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions)
-        committed = consumer.committed([TopicPartition(self.topic, p) for p in range(count)], timeout=30)
-        never = [tp.partition for tp in committed if tp.offset < 0]
+        partitions = consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions
+        never = [p for p, offset in offsets_committed(consumer, self.topic, partitions).items() if offset < 0]
         held = {p: offsets_held(consumer, self.topic, p) for p in never}
         return [p for p, (low, high) in held.items() if low < high]
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         self._commit(time.monotonic())
+        self._transactions.settle()
         self._drop(revoked)
         log.info("revoked", partitions=sorted(tp.partition for tp in revoked))
 

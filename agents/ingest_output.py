@@ -99,7 +99,8 @@ def _traces(
 ) -> None:
     topic = settings.topic(topics.TRACES.name)
     for chunk in _by_steps(executions):
-        batch = TraceBatch(source, tracker.partition, tracker.watermark_us, chunk)
+        tracker.trace_batches += 1
+        batch = TraceBatch(source, tracker.partition, tracker.watermark_us, chunk, tracker.trace_batches)
         producer.produce(topic, encode(batch), partition=tracker.partition)
 
 
@@ -126,7 +127,7 @@ def _changelog(producer: Producer, topic: str, tracker: Tracker, out: Output) ->
             tracked.logged = False
     for series in out.new_series:
         producer.produce(topic, b"1", _name(SERIES, series), partition)
-    state = PartitionState(tracker.watermark_us, tracker.next_offset, *tracker.clock)
+    state = PartitionState(tracker.watermark_us, tracker.next_offset, *tracker.clock, tracker.trace_batches)
     producer.produce(topic, encode(state), PARTITION, partition)
 
 

@@ -5,9 +5,11 @@ stand in the tail of the traces topic, which the same transactions wrote.
 """
 
 import msgspec
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from agents.ingest_output import EXECUTION, PARTITION, SEPARATOR, SERIES
 from connectors.log import offsets_held, read_changelog, read_range, reader
+from connectors.producers import TRANSACTION_MS
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Execution, PartitionState, TraceBatch
@@ -15,30 +17,55 @@ from streams.lifecycle import ExecutionKey
 from streams.rules import RuleBook
 from streams.tracker import Tracker
 
+
+class StateBehind(Exception):
+    """What the last transaction wrote is not to be seen yet."""
+
+
+_until_visible = retry(
+    retry=retry_if_exception_type(StateBehind), wait=wait_fixed(0.1), reraise=True,
+    stop=stop_after_delay(2 * TRANSACTION_MS / 1000 + 20),
+)  # fmt: skip
+"""A commit shows in one topic after the other; and a transaction that its owner did not end hides what came after it
+until the brokers abort it."""
+
 TAIL = 64
 """Trace batches read back at first; more when they do not reach back far enough."""
 
 
-def load_tracker(settings: Settings, partition: int, rules: RuleBook) -> Tracker:
-    """Return the tracker of a partition as of its last commit."""
+def load_tracker(settings: Settings, partition: int, rules: RuleBook, committed: int) -> Tracker:
+    """Return the tracker of a partition as of its last commit, which ended at the offset `committed` (< 0 = none yet).
+
+    Raises StateBehind when what that commit wrote does not come to light.
+    """
     tracker = Tracker(settings.topic(topics.EVENTS.name), partition, rules, settings.limits)
-    entries = read_changelog(settings, settings.topic(topics.OPEN_EXECUTIONS.name), partition)
-    if PARTITION not in entries:
+    if committed < 0:
         return tracker
-    state = msgspec.json.decode(entries[PARTITION], type=PartitionState)
+    state, entries = _as_of(settings, partition, committed)
     open_ = [
         msgspec.json.decode(value, type=Execution)
         for key, value in entries.items()
         if key.startswith(EXECUTION + SEPARATOR)
     ]
-    series = [
-        _series(key) for key in entries if key.startswith(SERIES + SEPARATOR)
-    ]
-    finished = _remembered(settings, partition, settings.limits.remembered_since_us(state.watermark_unix_us))
+    series = [_series(key) for key in entries if key.startswith(SERIES + SEPARATOR)]
+    finished = _remembered(settings, partition, state)
     tracker.restore(state.watermark_unix_us, open_, finished, series)
     tracker.next_offset = state.next_offset
     tracker.clock = (state.clock_unix_us, state.clock_broker_us)
+    tracker.trace_batches = state.trace_batches
     return tracker
+
+
+@_until_visible
+def _as_of(settings: Settings, partition: int, committed: int) -> tuple[PartitionState, dict[bytes, bytes]]:
+    """Return what the changelog of a partition held at a commit."""
+    entries = read_changelog(settings, settings.topic(topics.OPEN_EXECUTIONS.name), partition)
+    value = entries.get(PARTITION)
+    state = None if value is None else msgspec.json.decode(value, type=PartitionState)
+    if state is None or state.next_offset < committed:
+        held = "nothing" if state is None else f"offset {state.next_offset}"
+        raise StateBehind(f"partition {partition} is committed up to offset {committed}, its changelog shows {held}")
+    return state, entries
 
 
 def _series(key: bytes) -> tuple[str, str, str, str]:
@@ -46,9 +73,11 @@ def _series(key: bytes) -> tuple[str, str, str, str]:
     return tenant, chain, step, component
 
 
-def _remembered(settings: Settings, partition: int, horizon_us: int) -> list[Execution]:
-    """Return the newest state of the executions that finished after `horizon_us`, in the order they finished."""
+@_until_visible
+def _remembered(settings: Settings, partition: int, state: PartitionState) -> list[Execution]:
+    """Return the newest state of the executions that may still be remembered, in the order they finished."""
     topic = settings.topic(topics.TRACES.name)
+    horizon_us = settings.limits.remembered_since_us(state.watermark_unix_us)
     consumer = reader(settings)
     low, high = offsets_held(consumer, topic, partition)
     consumer.close()
@@ -56,13 +85,14 @@ def _remembered(settings: Settings, partition: int, horizon_us: int) -> list[Exe
     while True:
         start = max(low, high - tail)
         newest: dict[ExecutionKey, Execution] = {}
-        oldest_us = None
+        oldest_us, last = None, 0
         for message in read_range(settings, topic, partition, start):
             batch = msgspec.json.decode(message.value() or b"", type=TraceBatch)
-            oldest_us = oldest_us or batch.watermark_unix_us
+            oldest_us, last = oldest_us or batch.watermark_unix_us, batch.number
             newest |= {(x.tenant, x.execution): x for x in batch.executions}
         if start == low or (oldest_us is not None and oldest_us < horizon_us):
-            return sorted(
-                (x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us
-            )
+            break
         tail *= 4
+    if last < state.trace_batches and (newest or low == 0):  # else retention has deleted them
+        raise StateBehind(f"partition {partition} has published {state.trace_batches} trace batches, {last} are to be seen")
+    return sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
-from connectors.log import offsets_held, reader
+from connectors.log import offsets_committed, offsets_held, reader
 from connectors.settings import Settings
 from schemas import topics
 from schemas.topics import Topic
@@ -25,17 +25,17 @@ def group_lag(settings: Settings) -> list[dict[str, Any]]:
     rows = []
     for group, read in GROUPS.items():
         name = settings.group(group)
-        # Not by the admin client: its query of a group's offsets can crash while a broker is starting.
         consumer = reader(settings, **{"group.id": name})
         for topic in read:
             physical = settings.topic(topic.name)
-            count = len(consumer.list_topics(physical, timeout=30).topics[physical].partitions)
-            committed = consumer.committed([TopicPartition(physical, p) for p in range(count)], timeout=30)
-            rows.append({"group": name, "topic": physical, "lag": sum(_lag(consumer, tp) for tp in committed)})
+            partitions = consumer.list_topics(physical, timeout=30).topics[physical].partitions
+            committed = offsets_committed(consumer, physical, partitions)
+            lag = sum(_lag(consumer, physical, partition, offset) for partition, offset in committed.items())
+            rows.append({"group": name, "topic": physical, "lag": lag})
         consumer.close()
     return rows
 
 
-def _lag(consumer: Consumer, committed: TopicPartition) -> int:
-    low, high = offsets_held(consumer, committed.topic, committed.partition)
-    return high - max(low, committed.offset)
+def _lag(consumer: Consumer, topic: str, partition: int, committed: int) -> int:
+    low, high = offsets_held(consumer, topic, partition)
+    return high - max(low, committed)

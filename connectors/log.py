@@ -1,6 +1,6 @@
 """Reading stretches of Kafka's log: changelogs to their end, and the tail of a partition."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -28,15 +28,31 @@ def reader(settings: Settings, **config: Any) -> Consumer:
 
 
 def _is_settling(error: BaseException) -> bool:
-    """Whether a topic has just been made, and its partitions have no leader yet."""
+    """Whether a topic has just been made, or a broker started: partitions have no leader, groups no coordinator yet."""
     return isinstance(error, KafkaException) and error.args[0].code() in (
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     )
 
 
-@retry(retry=retry_if_exception(_is_settling), stop=stop_after_delay(5), wait=wait_fixed(0.1), reraise=True)
+_settled = retry(retry=retry_if_exception(_is_settling), stop=stop_after_delay(5), wait=wait_fixed(0.1), reraise=True)
+
+
+@_settled
+def offsets_committed(consumer: Consumer, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Return {partition: offset at which the consumer's group goes on}, below 0 where it has committed none.
+
+    Not by the admin client: its query of a group's offsets can crash while a broker is starting.
+    """
+    wanted = [TopicPartition(topic, partition) for partition in partitions]
+    return {found.partition: found.offset for found in consumer.committed(wanted, timeout=TIMEOUT_S)}
+
+
+@_settled
 def offsets_held(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """Return (first offset that is still there, offset after the last)."""
     low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)

@@ -1,12 +1,21 @@
 """Transactional producers: everything between two commits is published together, or not at all."""
 
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from confluent_kafka import Producer
+import structlog
+from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from connectors.settings import Settings
 
+log = structlog.get_logger("producer")
+
 TIMEOUT_S = 30.0
+TRANSACTION_MS = 10_000
+"""The brokers abort a transaction after so long: a worker that was killed within one holds its readers back until then,
+or until it is back under the same transactional id."""
 
 
 def transactional_producer(settings: Settings, transactional_id: str, **config: Any) -> Producer:
@@ -15,7 +24,7 @@ def transactional_producer(settings: Settings, transactional_id: str, **config: 
         {
             **settings.kafka(),
             "transactional.id": transactional_id,
-            "transaction.timeout.ms": 30_000,
+            "transaction.timeout.ms": TRANSACTION_MS,
             "linger.ms": 2,
             "compression.type": "lz4",
             "message.max.bytes": 4_000_000,
@@ -25,3 +34,49 @@ def transactional_producer(settings: Settings, transactional_id: str, **config: 
     )
     producer.init_transactions(TIMEOUT_S)
     return producer
+
+
+class Transactions:
+    """One transaction after another; the commit of one runs while its owner works towards the next.
+
+    One thread calls: `begin`, any number of `producer.produce`, `commit`; `settle` wherever the commit must be known to
+    have succeeded. An error of the commit is raised by whichever of them comes next, and then there is no way on but
+    `abandon` and a new process.
+    """
+
+    def __init__(self, producer: Producer, told: Callable[[float], None]) -> None:
+        """`told` gets the seconds that each commit took, in another thread."""
+        self.producer = producer
+        self._told = told
+        self._thread = ThreadPoolExecutor(1, "commit")
+        self._running: Future[None] | None = None
+
+    def begin(self) -> None:
+        """Begin the next transaction once the one before is committed; raises KafkaException if that failed."""
+        self.settle()
+        self.producer.begin_transaction()
+
+    def commit(self, offsets: list[TopicPartition], group_metadata: Any) -> None:
+        """Have everything produced since `begin` committed together with the group's new positions."""
+        self._running = self._thread.submit(self._finish, offsets, group_metadata)
+
+    def settle(self) -> None:
+        """Wait until the transaction before is committed; raises KafkaException if that failed."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def abandon(self) -> None:
+        """Give up what is not committed, as far as the brokers let us: readers wait for less long then."""
+        if self._running is not None:
+            self._running.exception()
+        try:
+            self.producer.abort_transaction(5.0)
+        except KafkaException as error:
+            log.warning("not aborted", error=str(error))
+
+    def _finish(self, offsets: list[TopicPartition], group_metadata: Any) -> None:
+        started = time.perf_counter()
+        self.producer.send_offsets_to_transaction(offsets, group_metadata)
+        self.producer.commit_transaction()
+        self._told(time.perf_counter() - started)

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     sink_interval_s: float = Field(1.0, ge=0.05, le=60, description="or after so long")
 
     # Processes
+    worker_id: str = Field(
+        "", max_length=64, pattern=r"^[a-zA-Z0-9._-]*$",
+        description="name of this process among its kind, unique and kept over restarts: ends its predecessor's transaction at once",
+    )  # fmt: skip
     log_format: Literal["console", "json"] = Field("console", description="of the log lines on standard error")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level that is logged")
     http_host: str = Field("127.0.0.1", description="where /metrics, /healthz and /readyz are served")

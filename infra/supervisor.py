@@ -99,7 +99,9 @@ class Supervisor:
         argv = [sys.executable, "-m", "infra.cli", "worker", child.name]
         if sys.platform == "linux":
             argv = [sys.executable, _launch.__file__, str(int(signal.SIGTERM)), str(os.getpid()), *argv]
-        environment = {**os.environ, **self.environment, "FLOWCHAIN_HTTP_PORT": str(child.port)}
+        environment = {
+            **os.environ, **self.environment, "FLOWCHAIN_HTTP_PORT": str(child.port), "FLOWCHAIN_WORKER_ID": child.log.stem,
+        }  # fmt: skip
         with child.log.open("ab") as log:
             child.process = subprocess.Popen(
                 argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

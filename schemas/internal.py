@@ -170,6 +170,8 @@ class PartitionState(msgspec.Struct, omit_defaults=True):
     """The watermark when the last record that is no clock.tick came; a tick's time goes on from here."""
     clock_broker_us: int = 0
     """The broker's time of that record."""
+    trace_batches: int = 0
+    """How many trace batches of the partition were published."""
 
 
 class TraceBatch(msgspec.Struct, omit_defaults=True):
@@ -179,3 +181,5 @@ class TraceBatch(msgspec.Struct, omit_defaults=True):
     source_partition: int
     watermark_unix_us: int
     executions: list[Execution]
+    number: int = 0
+    """Counts the batches of the source partition, from 1: whoever takes over sees whether one is still hidden."""

@@ -54,6 +54,8 @@ class Tracker:
         self.next_offset = 0
         self.clock = (0, 0)
         """(watermark, broker time) in µs when the last record that is no tick came."""
+        self.trace_batches = 0
+        """Published so far; counted by the shell that publishes them."""
         self._limits = limits
         self._life = Lifecycle(topic, partition, rules, limits)
         self._book = self._life.book

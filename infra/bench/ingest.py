@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from connectors.definitions import publish_definitions
-from connectors.log import offsets_held, reader
+from connectors.log import offsets_committed, offsets_held, reader
 from connectors.settings import Settings
 from connectors.topics import apply_topics
 from infra.bench.processes import BenchError, python, tail
@@ -150,18 +150,16 @@ def _committed(settings: Settings, process: subprocess.Popen[bytes]) -> Iterator
     """Read the group's offsets every POLL_S as long as the worker runs; what it appends itself (ticks) is not counted."""
     topic = settings.topic(EVENTS.name)
     ends = _ends(settings, topic)
-    # Not AdminClient: librdkafka 2.16 crashes in it where a young broker does not coordinate the group yet.
     # Never subscribed, so no member; uncommitted, so that it does not wait for the end of the running transaction.
     watcher = Consumer(
         {**settings.kafka(), "group.id": settings.group("ingest"), "isolation.level": "read_uncommitted"}
     )
-    wanted = [TopicPartition(topic, partition) for partition in ends]
     moved_s, before = time.monotonic(), 0
     try:
         while process.poll() is None:
-            offsets = watcher.committed(wanted, timeout=30)
+            offsets = offsets_committed(watcher, topic, ends)
             now_s = time.monotonic()
-            done = sum(min(ends[tp.partition], max(0, tp.offset)) for tp in offsets)
+            done = sum(min(ends[partition], max(0, offset)) for partition, offset in offsets.items())
             yield Reading(now_s, done)
             if done > before:
                 moved_s, before = now_s, done
