@@ -8,7 +8,7 @@ import psycopg
 import typer
 from clickhouse_driver.errors import Error as ClickHouseError  # type: ignore[import-untyped]
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from connectors.settings import Settings
 from infra import demo, devstack
@@ -61,7 +61,7 @@ def _settings(prefix: str | None) -> Iterator[Settings]:
         home = HOME / "demo"
         if "bootstrap_servers" in Settings.explicit() or not home.exists():
             raise
-        console.print(f"no Kafka runs here: verifying what the last demonstration left in {home}")
+        console.print(f"no Kafka runs here: verifying what the last demonstration left in {home}", soft_wrap=True)
         with devstack.running(home) as stack:
             yield demo.settings_of(stack)
         return
@@ -79,9 +79,9 @@ def show(report: Report) -> None:
     console.print(
         f"{counts['records']:,} records: {counts['ticks']:,} ticks, {counts['dead_letters']:,} refused, "
         f"{counts['duplicates']:,} duplicates; {counts['open_executions']:,} executions and {counts['open_windows']:,} windows "
-        "still open"
-    )
-    table = Table("", *("expected", "found", "missing", "extra", "different", "duplicated"), box=None)
+        "still open", soft_wrap=True,
+    )  # fmt: skip
+    table = Table(Column("", no_wrap=True), *("expected", "found", "missing", "extra", "different", "duplicated"), box=None)
     for tally in report.tallies.values():
         numbers = (tally.expected, tally.found, tally.missing, tally.extra, tally.different, tally.duplicated)
         table.add_row(tally.kind if tally.right else f"[red]{tally.kind}[/red]", *(f"{number:,}" for number in numbers))

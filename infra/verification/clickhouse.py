@@ -66,7 +66,7 @@ def expected_rows(runs: list[Execution]) -> Rows:
     for x in runs:
         failed = sum(step.status == FAILED for step in x.steps.values())
         counts = {"steps": len(x.steps), "steps_failed": failed}
-        rows[x.chain, "execution", ""] = {name: counts.get(name, getattr(x, name)) for name in EXECUTION} | counts
+        rows[x.chain, "execution", ""] = {name: getattr(x, name, None) for name in EXECUTION} | counts
         for span, step in x.steps.items():
             rows[x.chain, "step", span] = {name: getattr(step, name, None) for name in STEP} | {
                 name: getattr(x, name) for name in ("chain_version", "user", "tier", "revision", "finished_us")
@@ -106,7 +106,7 @@ def windows(server: Client, topic: str, ends: Ends, found: Found) -> set[str]:
     ):
         start_us, end_us, buckets, resources, ident, revision, partition, offset = row[len(WINDOW) :]
         record = dict(zip(WINDOW, row, strict=False)) | {
-            "window_start_unix_us": start_us, "window_end_unix_us": end_us, "durations": buckets,
+            "window_start_unix_us": start_us, "window_end_unix_us": end_us, "durations": {str(bucket): count for bucket, count in buckets.items()},
             "resources": {name: {"count": count, "mean": mean, "max": largest} for name, count, mean, largest in resources},
         }  # fmt: skip
         found.add(ident, (revision,), record)

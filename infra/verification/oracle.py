@@ -58,7 +58,7 @@ class Oracle:
         """`committed`: the offset up to which the pipeline has committed; what comes later is under way."""
         self.watermark_us = 0
         self.committed_watermark_us = 0
-        self.counts = {"records": 0, "events": 0, "ticks": 0, "duplicates": 0}
+        self.counts = {"records": 0, "ticks": 0, "duplicates": 0}
         self.dead: dict[int, str] = {}
         """Stage of refusal by offset."""
         self.violations: list[tuple[int, Violation]] = []

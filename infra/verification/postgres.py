@@ -59,7 +59,7 @@ def execution_row(x: Execution) -> Record:
     counts = {
         "steps": len(statuses), "steps_completed": statuses.count(COMPLETED), "steps_failed": statuses.count(FAILED),
     }  # fmt: skip
-    row = {field: counts.get(field, getattr(x, field, None)) for field in EXECUTION}
+    row = {field: getattr(x, field, None) for field in EXECUTION} | counts
     return {field: _without_nul(value) for field, value in row.items()}
 
 

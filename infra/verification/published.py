@@ -49,8 +49,7 @@ def window_of(published: Record) -> Record:
     left_out = {"id", "revision", "watermark_unix_us", "sources"}
     kept = {name: value for name, value in published.items() if name not in left_out}
     durations = published["durations"]
-    buckets = {int(bucket): count for bucket, count in durations["buckets"].items()}
-    return {**kept, "durations": buckets, "durations_zero": durations["zero_count"]}
+    return {**kept, "durations": durations["buckets"], "durations_zero": durations["zero_count"]}
 
 
 def executions(settings: Settings, partition: int, ends: Ends, found: Found) -> None:

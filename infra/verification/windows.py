@@ -185,7 +185,7 @@ def window_record(key: WindowKey, totals: Totals, limits: Limits) -> dict[str, A
         "mean_us": totals.duration_sum_us / ended if ended else 0.0,
         "p50_us": quantile(totals.durations, 0.5), "p95_us": quantile(totals.durations, 0.95),
         "p99_us": quantile(totals.durations, 0.99), "max_us": totals.duration_max_us,
-        "durations": {bucket: count for bucket, count in sorted(totals.durations.items()) if bucket >= 0},
+        "durations": {str(bucket): count for bucket, count in sorted(totals.durations.items()) if bucket >= 0},
         "durations_zero": totals.durations.get(-1, 0),
         "violations": totals.violations, "affected_executions": totals.affected_executions,
         "affected_sample": totals.affected, "cpu_us": totals.cpu_us, "io_wait_us": totals.io_wait_us,
