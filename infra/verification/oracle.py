@@ -220,7 +220,6 @@ class Oracle:
             x.last_offset, x.last_us = self._offset, max(x.last_us, event.time_unix_us)
             if event.user is not None and not x.user:
                 x.user, x.tier = event.user, event.tier or x.tier
-            self._plan(x)
         return x
 
     def _step(self, x: Execution, event: Any) -> Step | None:

@@ -75,9 +75,8 @@ def due_us(x: Execution, rule: StepRule) -> int | None:
         return None
     if not rule.after:
         return x.start_us + rule.deadline_us
-    if any(name not in x.ends for name in rule.after):
-        return None
-    return max(x.ends[name] for name in rule.after) + rule.deadline_us
+    ends = [x.ends.get(name, 0) for name in rule.after]
+    return max(ends) + rule.deadline_us if all(ends) else None
 
 
 def awaited(x: Execution, rules: ChainRules | None) -> list[StepRule]:
@@ -89,8 +88,10 @@ def awaited(x: Execution, rules: ChainRules | None) -> list[StepRule]:
 
 def deadlines(x: Execution, rules: ChainRules | None) -> list[int]:
     """Return the deadlines that run, in µs of event time."""
-    dues = (due_us(x, rule) for rule in awaited(x, rules))
-    return [due for due in dues if due is not None]
+    if rules is None:
+        return []
+    left = (rule for rule in rules.timed if not (rule.name in x.ends or rule.name in x.missing))
+    return [due for rule in left if (due := due_us(x, rule)) is not None]
 
 
 def missing(x: Execution, rules: ChainRules | None, now_us: int, limits: Limits) -> Iterator[Violation]:
@@ -152,9 +153,10 @@ def verdict(x: Execution, rules: ChainRules | None, now_us: int, limits: Limits)
 def look_us(x: Execution, rules: ChainRules | None, limits: Limits, after_us: int) -> int:
     """Return the first time later than `after_us` at which something can be concluded without any further event."""
     dues = deadlines(x, rules)
-    times = [x.last_us + limits.idle_us, *dues]
+    idle_us = x.last_us + limits.idle_us
+    times = [idle_us, *dues]
     if x.saw & (SAW_COMPLETED | SAW_FAILED):
         times.append(x.ended_us)
     if rules is not None and x.missing and not dues:
         times.append(0)  # it was waiting for what has come now: it is over as soon as the clock moves
-    return min((time_us for time_us in times if time_us > after_us), default=x.last_us + limits.idle_us)
+    return min((time_us for time_us in times if time_us > after_us), default=idle_us)
