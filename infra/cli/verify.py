@@ -81,7 +81,7 @@ def show(report: Report) -> None:
         f"{counts['duplicates']:,} duplicates; {counts['open_executions']:,} executions and {counts['open_windows']:,} windows "
         "still open", soft_wrap=True,
     )  # fmt: skip
-    table = Table(Column("", no_wrap=True), *("expected", "found", "missing", "extra", "different", "duplicated"), box=None)
+    table = Table(Column("", no_wrap=True), *("expected", "found", "missing", "extra", "different", "twice"), box=None)
     for tally in report.tallies.values():
         numbers = (tally.expected, tally.found, tally.missing, tally.extra, tally.different, tally.duplicated)
         table.add_row(tally.kind if tally.right else f"[red]{tally.kind}[/red]", *(f"{number:,}" for number in numbers))

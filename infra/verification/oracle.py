@@ -233,7 +233,6 @@ class Oracle:
         if step.status == HEARD_OF:  # so far at most log statements told of it
             step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
             step.parents = [(p.span, p.execution or "", p.component or "") for p in event.parents or ()]
-            step.offset = self._offset
         return step
 
     def _touch(self, x: Execution) -> None:
