@@ -68,12 +68,11 @@ class Found:
         self._tally = tally
         self._once = once
 
-    def add(self, key: Any, version: Version, record: Record) -> None:
-        """Add one record."""
-        packed = pack(record)
+    def add(self, key: Any, version: Version, packed: bytes) -> None:
+        """Add one record, packed."""
         known = self._newest.get(key)
         if known is not None and known[0] == version and (self._once or known[1] != packed):
-            changed = next(differing(unpack(known[1]), record), ("", "once", "twice"))
+            changed = next(differing(unpack(known[1]), unpack(packed)), ("", "once", "twice"))
             self._tally.note("duplicated", f"{_words(key)} version {version[0]}", *changed)
         elif known is None or version > known[0]:
             self._newest[key] = version, packed

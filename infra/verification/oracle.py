@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from infra.verification import promises
+from infra.verification.edges import EdgeWindows, add_edges
 from infra.verification.steps import add_samples, add_step, end_step, opened
 from infra.verification.windows import OVERFLOW, Book, Series, Totals
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
@@ -54,8 +55,8 @@ class Finished(Struct, gc=False):
 class Oracle:
     """The truth of one source partition: `apply` every record, then `end`."""
 
-    def __init__(self, topic: str, partition: int, rules: RuleBook, limits: Limits, book: Book, committed: int) -> None:
-        """`committed`: the offset up to which the pipeline has committed; what comes later is under way."""
+    def __init__(self, topic: str, partition: int, rules: RuleBook, limits: Limits, book: Book, edges: EdgeWindows, committed: int) -> None:
+        """`book` and `edges` are added to. `committed`: the offset up to which the pipeline has committed; what comes later is under way."""
         self.watermark_us = 0
         self.committed_watermark_us = 0
         self.counts = {"records": 0, "ticks": 0, "duplicates": 0}
@@ -66,7 +67,7 @@ class Oracle:
         self.finished: dict[int, Finished] = {}
         """By first offset: an execution that comes again after it was forgotten is another one."""
         self._topic, self._partition, self._committed = topic, partition, committed
-        self._rules, self._limits, self._book = rules, limits, book
+        self._rules, self._limits, self._book, self._edges = rules, limits, book, edges
         self._offset = 0
         self._open: dict[Key, Execution] = {}
         self._remembered: dict[Key, Execution] = {}
@@ -258,6 +259,8 @@ class Oracle:
         totals.add_duration(x.duration_us)
         for found in promises.broken_as_a_whole(x, self._rules_of(x), self._limits.skew_us):
             self._violate(found, x, totals)
+        start_us = self.watermark_us - self.watermark_us % self._limits.window_us
+        add_edges(self._edges, x, start_us, self._offset >= self._committed)
         key = (x.tenant, x.execution)
         del self._open[key]
         self._looks.pop(key, None)

@@ -19,8 +19,6 @@ from schemas.violations import Violation
 
 Ends = dict[int, int]
 """Per partition, the offset before which records are looked at."""
-INTERNAL = frozenset({"saw", "ends", "saw_started"})
-"""What a finished execution still carries of its tracking."""
 AT_THE_SPAN = frozenset({"step.slow", "step.late", "step.unexpected", "step.duplicated"})
 """Their position is the first event of the run of the step, whichever event showed it: not compared."""
 MAY_REPEAT = frozenset({"cardinality.exceeded", "error_rate.exceeded"})
@@ -28,14 +26,12 @@ MAY_REPEAT = frozenset({"cardinality.exceeded", "error_rate.exceeded"})
 decode_batch = msgspec.json.Decoder(TraceBatch).decode
 
 
-def execution_record(x: Execution) -> Record:
-    """Return an execution as it is compared, its steps included."""
-    steps = {span: _without_internal(msgspec.structs.asdict(step)) for span, step in x.steps.items()}
-    return {**_without_internal(msgspec.structs.asdict(x)), "steps": steps}
-
-
-def _without_internal(fields: Record) -> Record:
-    return {name: value for name, value in fields.items() if name not in INTERNAL}
+def pack_execution(x: Execution) -> bytes:
+    """Return an execution as it is compared, its steps included; what it still carries of its tracking is taken off it."""
+    x.saw, x.ends = 0, {}
+    for step in x.steps.values():
+        step.saw_started = False
+    return pack(x)
 
 
 def violation_record(found: Violation) -> Record:
@@ -57,14 +53,21 @@ def executions(settings: Settings, partition: int, ends: Ends, found: Found) -> 
     topic = settings.topic(topics.TRACES.name)
     for message in _read(settings, topic, {partition: ends[partition]}):
         for x in decode_batch(message.value() or b"").executions:
-            found.add(x.first_offset, (x.revision,), execution_record(x))
+            found.add(x.first_offset, (x.revision,), pack_execution(x))
 
 
 def windows(settings: Settings, ends: Ends, found: Found) -> None:
     """Read the health windows by id."""
     for message in _read(settings, settings.topic(topics.HEALTH.name), ends):
         published = orjson.loads(message.value() or b"")
-        found.add(published["id"], (published["revision"],), window_of(published))
+        found.add(published["id"], (published["revision"],), pack(window_of(published)))
+
+
+def dependencies(settings: Settings, ends: Ends, found: Found) -> None:
+    """Read the dependency windows by id."""
+    for message in _read(settings, settings.topic(topics.DEPENDENCIES.name), ends):
+        edge = orjson.loads(message.value() or b"")
+        found.add(edge.pop("id"), (edge.pop("revision"),), pack(edge))
 
 
 def violations(settings: Settings, ends: Ends) -> dict[str, Counter[bytes]]:
@@ -79,7 +82,7 @@ def dead_letters(settings: Settings, found: Found) -> None:
     """Read the dead letters by the offset and partition of the record that was refused."""
     for stored in read_dead_letters(settings):
         letter = stored.letter
-        found.add((letter.partition, letter.offset), (0,), {"topic": letter.topic, "stage": letter.stage})
+        found.add((letter.partition, letter.offset), (0,), pack({"topic": letter.topic, "stage": letter.stage}))
 
 
 def models(settings: Settings, topic: Topic, ends: Ends, model: type[Model]) -> Iterator[Any]:

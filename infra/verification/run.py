@@ -13,6 +13,7 @@ from connectors.log import read_range, read_topic
 from connectors.settings import Settings
 from infra.verification import clickhouse, conclusions, postgres, published
 from infra.verification.compare import Found, Tally, compare, compare_all, pack
+from infra.verification.edges import EdgeWindows, conclude_edges
 from infra.verification.oracle import Oracle
 from infra.verification.progress import Snapshot
 from infra.verification.truth import Executions
@@ -26,8 +27,8 @@ from streams.rules import RuleBook
 
 CHUNK = 10_000
 KINDS = (
-    "executions", "windows", "violations", "dead letters", "anomalies", "incidents", "alerts", "clickhouse executions",
-    "clickhouse steps", "clickhouse windows", *clickhouse.REPEATED, "postgres executions", "postgres newest windows",
+    "executions", "windows", "dependencies", "violations", "dead letters", "anomalies", "incidents", "alerts", "clickhouse executions",
+    "clickhouse steps", "clickhouse windows", "clickhouse dependencies", *clickhouse.REPEATED, "postgres executions", "postgres newest windows",
 )  # fmt: skip
 """What is compared, in the order in which it is shown; a table's name stands for its rows, each of which may be there once."""
 
@@ -65,6 +66,7 @@ class Verification:
         self._events = settings.topic(topics.EVENTS.name)
         self._rules = RuleBook(_definitions(settings))
         self._book = Book(settings.limits)
+        self._edges: EdgeWindows = {}
         self._watermarks: list[int] = []
         self._violations: dict[str, Counter[bytes]] = {}
         self._unsettled: set[str] = set()
@@ -83,6 +85,7 @@ class Verification:
             truth = conclude(self._book.windows, self._watermarks, self._settings.limits)
             self.report.counts["open_windows"] = len(truth.open)
             self._windows(truth, server, connection)
+            self._dependencies(server)
             self._rows(server)
         self._said(truth)
         self._concluded()
@@ -101,7 +104,7 @@ class Verification:
         """Compare what one source partition led to; return what had to be refused."""
         self._tell(f"reading partition {partition} of {self._events}")
         committed = self._at.committed.get(partition, 0)
-        oracle = Oracle(self._events, partition, self._rules, self._settings.limits, self._book, committed)
+        oracle = Oracle(self._events, partition, self._rules, self._settings.limits, self._book, self._edges, committed)
         self._fold(oracle, partition)
         self._tell(f"comparing the executions of partition {partition}")
         truth = Executions(oracle, committed)
@@ -162,6 +165,17 @@ class Verification:
         postgres.compare_newest_windows(
             connection, self._settings.postgres_schema, topic, ends, truth, self._tally("postgres newest windows")
         )
+
+    def _dependencies(self, server: Client) -> None:
+        closed, still_open = conclude_edges(self._edges, self._watermarks, self._settings.limits)
+        wanted = {ident: pack(edge) for ident, edge in closed.items()}
+        ends, topic = self._at.outputs[topics.DEPENDENCIES.name], self._settings.topic(topics.DEPENDENCIES.name)
+        found = Found(self._tally("dependencies"), once=False)
+        published.dependencies(self._settings, ends, found)
+        compare(self._tally("dependencies"), wanted, found.newest, still_open)
+        stored = Found(self._tally("clickhouse dependencies"), once=True)
+        later = clickhouse.dependencies(server, topic, ends, stored)
+        compare(self._tally("clickhouse dependencies"), wanted, stored.newest, still_open | later)
 
     def _rows(self, server: Client) -> None:
         names = {"chain_execution_traces": topics.TRACES, "chain_health_metrics": topics.HEALTH,

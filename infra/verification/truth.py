@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from infra.verification.compare import pack
 from infra.verification.oracle import Oracle
-from infra.verification.published import execution_record
+from infra.verification.published import pack_execution
 from schemas.internal import Execution
 
 decode = msgspec.msgpack.Decoder(Execution).decode
@@ -24,7 +23,7 @@ class Executions(Mapping[int, bytes]):
             self._runs.setdefault((x.tenant, x.execution), []).append(first)
 
     def __getitem__(self, first: int) -> bytes:
-        return pack(execution_record(decode(self._finished[first].record)))
+        return pack_execution(decode(self._finished[first].record))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._finished)

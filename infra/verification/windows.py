@@ -121,7 +121,7 @@ def conclude(windows: Mapping[WindowKey, Totals], watermarks: Iterable[int], lim
     truth = Truth({}, set(), {key[:4] for key in windows}, [])
     for key, totals in windows.items():
         ident = derived_id(*key)
-        if totals.under_way or _closing(key[4], limits) > watermark_us or _waits(totals, watermark_us, limits):
+        if totals.under_way or closing_us(key[4], limits) > watermark_us or _waits(totals, watermark_us, limits):
             truth.open.add(ident)
         elif is_empty(totals):
             truth.series.add(key[:4])
@@ -129,12 +129,13 @@ def conclude(windows: Mapping[WindowKey, Totals], watermarks: Iterable[int], lim
             truth.closed[ident] = window_record(key, totals, limits)
             truth.violations += error_rate(ident, truth.closed[ident])
     for key in silent(windows, limits):
-        if _closing(key[4], limits) <= watermark_us:
+        if closing_us(key[4], limits) <= watermark_us:
             truth.closed.setdefault(derived_id(*key), window_record(key, Totals(), limits))
     return truth
 
 
-def _closing(start_us: int, limits: Limits) -> int:
+def closing_us(start_us: int, limits: Limits) -> int:
+    """Return the watermark at which a window closes."""
     return start_us + limits.window_us + limits.lateness_us
 
 

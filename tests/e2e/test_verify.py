@@ -11,11 +11,12 @@ from connectors.settings import Settings
 from infra import demo
 from infra.demo import Plan
 from infra.verification.compare import Tally
-from infra.verification.progress import snapshot
+from infra.verification.progress import NotCaughtUp, snapshot
 from infra.verification.run import Report, Verification
-from schemas.topics import VIOLATIONS
+from schemas.topics import EVENTS, VIOLATIONS
 from schemas.violations import Violation
 
+Reports = tuple[Settings, Report, Report]
 PLAN = Plan(rate=40.0, healthy_s=6.0, fault_s=3.0, after_s=1.0, seed=3)
 
 
@@ -48,31 +49,38 @@ def tamper(settings: Settings) -> None:
     invented = Violation(
         id="0" * 32, type="step.failed", tenant="acme", chain="c", step="s", component="C", execution="e", time_unix_us=1, detail="d"
     )
+    produce(settings, VIOLATIONS.name, invented.encode())
+
+
+def produce(settings: Settings, topic: str, value: bytes) -> None:
     producer = Producer(settings.kafka())
-    producer.produce(settings.topic(VIOLATIONS.name), invented.encode(), "acme")
+    producer.produce(settings.topic(topic), value)
     assert producer.flush(30) == 0
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Report, Report]]:
-    """What is said of a run before and after it was tampered with."""
-    with demo.running(tmp_path_factory.mktemp("verify") / "home") as (settings, _):
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reports]:
+    """What is said of a run before and after it was tampered with; then ingest is gone, and one more record comes."""
+    with demo.running(tmp_path_factory.mktemp("verify") / "home") as (settings, supervisor):
         demo.produce(settings, PLAN, lambda _: None)
         before = verified(settings)
         tamper(settings)
-        yield before, verified(settings)
+        after = verified(settings)
+        supervisor.retire("ingest")
+        produce(settings, EVENTS.name, b"{}")
+        yield settings, before, after
 
 
-def test_a_run_is_what_its_log_says_while_the_workers_go_on(reports: tuple[Report, Report]) -> None:
-    before, _ = reports
+def test_a_run_is_what_its_log_says_while_the_workers_go_on(reports: Reports) -> None:
+    _, before, _ = reports
     assert wrong(before) == {}
     document = before.document()
     assert (document["lost"], document["duplicated"], document["different"]) == (0, 0, 0)
     assert all(before.tallies[kind].found > 0 for kind in ("executions", "windows", "violations", "clickhouse steps", "postgres executions"))
 
 
-def test_what_was_tampered_with_is_found(reports: tuple[Report, Report]) -> None:
-    _, after = reports
+def test_what_was_tampered_with_is_found(reports: Reports) -> None:
+    _, _, after = reports
     assert wrong(after) == {
         "chain_execution_traces": (0, 0, 0, 1),
         "clickhouse windows": (1, 0, 0, 0),
@@ -81,7 +89,13 @@ def test_what_was_tampered_with_is_found(reports: tuple[Report, Report]) -> None
     }
 
 
-def test_the_first_difference_is_shown_as_field_expected_and_found(reports: tuple[Report, Report]) -> None:
-    _, after = reports
+def test_the_first_difference_is_shown_as_field_expected_and_found(reports: Reports) -> None:
+    _, _, after = reports
     first = after.tallies["postgres executions"].first[0]
     assert (first.field, first.expected, first.found) == ("status", "completed", "abandoned")
+
+
+def test_a_run_that_has_not_caught_up_is_not_compared(reports: Reports) -> None:
+    settings, _, _ = reports
+    with pytest.raises(NotCaughtUp, match=r"ingest has 1 records of flowchain\.events\.v1 before it"):
+        snapshot(settings, 0.0)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ingest_world import DEFINITION, LIMITS, Record, World, logs, run
 
+from infra.verification.edges import EdgeWindows
 from infra.verification.oracle import Oracle
 from infra.verification.windows import Book, Totals, is_empty
 from schemas.internal import Delta, Execution
@@ -20,21 +21,21 @@ COMPARED = [name for name in Totals.__struct_fields__ if name in Delta.__struct_
 PROSE = {"detail", "position"}
 
 
-def truth(log: Sequence[Record], limits: Limits = LIMITS) -> tuple[Oracle, Book]:
-    book = Book(limits)
-    oracle = Oracle("events", 0, RuleBook([DEFINITION]), limits, book, len(log))
+def truth(log: Sequence[Record], limits: Limits = LIMITS) -> tuple[Oracle, Book, EdgeWindows]:
+    book, edges = Book(limits), EdgeWindows()
+    oracle = Oracle("events", 0, RuleBook([DEFINITION]), limits, book, edges, len(log))
     events = decode_chunk([value for value, _ in log])
     for offset, (event, (_, at_us)) in enumerate(zip(events, log, strict=True)):
         oracle.apply(offset, at_us, event)
     oracle.end()
-    return oracle, book
+    return oracle, book, edges
 
 
 def told(found: Violation) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((name, value) for name, value in found.model_dump().items() if name not in PROSE))
 
 
-def of_oracle(oracle: Oracle, book: Book) -> dict[str, Any]:
+def of_oracle(oracle: Oracle, book: Book, edges: EdgeWindows) -> dict[str, Any]:
     executions = (msgspec.msgpack.decode(x.record, type=Execution) for x in oracle.finished.values())
     return {
         "dead": sorted(oracle.dead.items()),
@@ -42,6 +43,10 @@ def of_oracle(oracle: Oracle, book: Book) -> dict[str, Any]:
         "violations": {told(found) for _, found in oracle.violations},
         "windows": {
             key: {name: getattr(totals, name) for name in COMPARED} for key, totals in book.windows.items() if not is_empty(totals)
+        },
+        "edges": {
+            tuple(map(str, (*edge, start_us))): (x.count, x.failed, x.latency_sum_us, x.latency_max_us)
+            for (edge, start_us), x in edges.items()
         },
         "open": sorted((x.tenant, x.execution) for x in oracle.open),
     }
@@ -54,6 +59,7 @@ def of_world(world: World) -> dict[str, Any]:
         "finished": world.finished(),
         "violations": {told(Violation.decode(found)) for found in world.violations},
         "windows": {key: delta for key, delta in booked.items() if not is_empty(Totals(**delta))},
+        "edges": {key: (x.count, x.failed, x.latency_sum_us, x.latency_max_us) for key, x in world.edges.items()},
         "open": sorted(key for key, x in world.tracker.executions.items() if not x.finished_us),
     }
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from infra.verification.edges import Edge, EdgeTotals, EdgeWindows, conclude_edges
 from infra.verification.oracle import Oracle
 from infra.verification.windows import Book, Totals, Truth, WindowKey, conclude, quantile
 from schemas.definitions import ChainDefinition, ChainStep
@@ -33,6 +34,7 @@ class Log:
     def __init__(self, limits: Limits = LIMITS) -> None:
         self.limits = limits
         self.records: list[tuple[int, bytes]] = []
+        self.edges: EdgeWindows = {}
 
     def add(self, kind: str, at_s: float, *, broker_s: float | None = None, **fields: Any) -> "Log":
         time_us = T + round(at_s * S)
@@ -48,7 +50,7 @@ class Log:
     def ask(self, committed: int | None = None) -> "Answer":
         book = Book(self.limits)
         upto = len(self.records) if committed is None else committed
-        oracle = Oracle("events", 0, RuleBook([DEFINITION]), self.limits, book, upto)
+        oracle = Oracle("events", 0, RuleBook([DEFINITION]), self.limits, book, self.edges, upto)
         for offset, (broker_us, value) in enumerate(self.records):
             oracle.apply(offset, broker_us, decode_record(value))
         oracle.end()
@@ -217,6 +219,25 @@ def test_what_is_not_committed_is_not_compared() -> None:
     answer = log.ask(committed=1)
     assert answer.truth().closed == {}
     assert [x.changed for x in answer.oracle.finished.values()] == [1]
+
+
+def test_edges_are_calls_flows_and_topics_known_when_the_execution_is_over() -> None:
+    parents, topic = [{"span": "p"}], {"topic": "orders", "partition": 0, "offset": 1, "broker_us": 4}
+    log = Log().add("step.completed", 10, step="p", span="p", component="P", duration_us=2 * S)
+    log.add("step.completed", 9, step="c", component="C", duration_us=S, parents=parents)
+    log.add("step.failed", 13, step="f", component="F", duration_us=S, parents=parents, error_type="Boom")
+    log.add("step.completed", 13, step="t", component="T", duration_us=S, parents=[{"span": "?", "component": "X"}], consumed=topic)
+    log.add("execution.failed", 13, error_type="Boom")
+    log.ask()
+    start_us = T + 10 * S
+    assert log.edges == {
+        (Edge("default", "free", "call", "P", "C", ""), start_us): EdgeTotals(1, 0, S, S),
+        (Edge("default", "free", "flow", "P", "F", ""), start_us): EdgeTotals(1, 1, 3 * S, 3 * S),
+        (Edge("default", "free", "topic", "X", "T", "orders"), start_us): EdgeTotals(1, 0, S + 4, S + 4),
+    }
+    closed, still_open = conclude_edges(log.edges, [T + 22 * S], LIMITS)
+    assert (len(closed), len(still_open)) == (3, 0)
+    assert len(conclude_edges(log.edges, [T + 22 * S - 1], LIMITS)[1]) == 3
 
 
 def test_too_many_failures_in_a_window_are_a_violation_and_exactly_at_the_limit_they_are_not() -> None:

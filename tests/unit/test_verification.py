@@ -33,9 +33,9 @@ def test_the_highest_revision_counts_and_a_revision_has_one_content() -> None:
     tally = Tally("windows")
     found = Found(tally, once=False)
     for version, n in ((1, 5), (0, 4), (1, 5)):
-        found.add("w", (version,), {"n": n})
+        found.add("w", (version,), pack({"n": n}))
     assert found.newest == {"w": pack({"n": 5})} and tally.right
-    found.add("w", (1,), {"n": 6})
+    found.add("w", (1,), pack({"n": 6}))
     assert numbers(tally) == (0, 0, 0, 1)
     assert (tally.first[0].field, tally.first[0].expected, tally.first[0].found) == ("n", 5, 6)
 
@@ -43,8 +43,8 @@ def test_the_highest_revision_counts_and_a_revision_has_one_content() -> None:
 def test_what_ingest_writes_may_not_be_there_twice() -> None:
     tally = Tally("executions")
     found = Found(tally, once=True)
-    found.add(1, (0,), {"n": 5})
-    found.add(1, (0,), {"n": 5})
+    found.add(1, (0,), pack({"n": 5}))
+    found.add(1, (0,), pack({"n": 5}))
     assert numbers(tally) == (0, 0, 0, 1)
 
 
