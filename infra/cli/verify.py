@@ -11,10 +11,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from connectors.settings import Settings
+from connectors.topics import partition_counts
 from infra import demo, devstack
 from infra.cli.common import HOME, CommandError, Json, Prefix, console, print_json, reach_kafka
 from infra.verification.progress import NotCaughtUp, snapshot
 from infra.verification.run import Report, Verification
+from schemas.topics import EVENTS
 
 WAIT_S = 5.0
 NOT_CAUGHT_UP = 2
@@ -39,10 +41,12 @@ def verify(
     Example: `flowchain verify --prefix tt1. --json`
     """
     with _settings(prefix) as settings:
+        if settings.topic(EVENTS.name) not in partition_counts(settings):
+            raise CommandError(f"there is no topic {settings.topic(EVENTS.name)} at {settings.bootstrap_servers}")
         try:
             report = Verification(settings, snapshot(settings, wait), _tell).run()
         except NotCaughtUp as error:
-            console.print(f"[yellow]{escape(str(error))}[/yellow]", soft_wrap=True)
+            typer.echo(str(error), err=True)
             raise typer.Exit(NOT_CAUGHT_UP) from error
         except (psycopg.Error, ClickHouseError, OSError) as error:
             raise CommandError(f"a database does not answer as it must: {str(error).splitlines()[0]}") from error

@@ -16,6 +16,7 @@ from infra.verification.run import Report, Verification
 from schemas.topics import EVENTS, VIOLATIONS
 from schemas.violations import Violation
 
+pytestmark = pytest.mark.timeout(420)
 Reports = tuple[Settings, Report, Report]
 PLAN = Plan(rate=40.0, healthy_s=6.0, fault_s=3.0, after_s=1.0, seed=3)
 
@@ -61,7 +62,8 @@ def produce(settings: Settings, topic: str, value: bytes) -> None:
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reports]:
     """What is said of a run before and after it was tampered with; then ingest is gone, and one more record comes."""
-    with demo.running(tmp_path_factory.mktemp("verify") / "home") as (settings, supervisor):
+    with pytest.MonkeyPatch.context() as patch, demo.running(tmp_path_factory.mktemp("verify") / "home") as (settings, supervisor):
+        patch.setattr(demo, "SETTLE_S", 0.0)  # that record will not be worked on
         demo.produce(settings, PLAN, lambda _: None)
         before = verified(settings)
         tamper(settings)
