@@ -9,6 +9,8 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 from connectors.settings import Settings
 
 TIMEOUT_S = 30.0
+BATCH_S = 0.1
+"""`consume` waits so long for a full batch, also at the end of a partition."""
 
 
 def reader(settings: Settings, **config: Any) -> Consumer:
@@ -68,7 +70,7 @@ def read_range(settings: Settings, topic: str, partition: int, start: int, stop:
     try:
         consumer.assign([TopicPartition(topic, partition, start)])
         while True:
-            for message in consumer.consume(10_000, 1.0):
+            for message in consumer.consume(10_000, BATCH_S):
                 error = message.error()
                 if error is None:
                     if stop is not None and (message.offset() or 0) >= stop:

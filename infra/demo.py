@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from connectors.settings import Settings
 from infra import devstack
 from infra.simulator import Fault, Simulation, Truth, definitions, simulate
 from infra.supervisor import Supervisor, wait_until_ready, workers
+from infra.verification.progress import NotCaughtUp, snapshot
 from schemas.analysis import Alert
 from schemas.topics import HEALTH
 
@@ -36,6 +37,8 @@ SETTINGS = {
 }
 COUNT_S = 45.0
 """How long the counts may take to arrive after the last event."""
+SETTLE_S = 20.0
+"""How long the workers may take to finish what is before them when a demonstration ends."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,7 @@ def running(home: Path) -> Iterator[tuple[Settings, Supervisor]]:
     """Run the engines and the workers under `home`, begun anew, until the block ends."""
     shutil.rmtree(home, ignore_errors=True)
     with devstack.running(home) as stack:
-        settings = Settings(
-            bootstrap_servers=stack.bootstrap_servers, postgres_dsn=SecretStr(stack.postgres_dsn),
-            clickhouse_dsn=SecretStr(stack.clickhouse_dsn), **SETTINGS,  # type: ignore[arg-type]
-        )  # fmt: skip
+        settings = settings_of(stack)
         environment = {
             f"FLOWCHAIN_{name.upper()}": str(value)
             for name, value in {
@@ -97,6 +97,22 @@ def running(home: Path) -> Iterator[tuple[Settings, Supervisor]]:
             if late:
                 raise devstack.DevstackError(f"not ready: {', '.join(late)}; their logs are in {home / 'logs'}")
             yield settings, supervisor
+            _settle(settings, supervisor)
+
+
+def settings_of(stack: devstack.Stack) -> Settings:
+    """Return the settings of a demonstration on a stack."""
+    return Settings(
+        bootstrap_servers=stack.bootstrap_servers, postgres_dsn=SecretStr(stack.postgres_dsn),
+        clickhouse_dsn=SecretStr(stack.clickhouse_dsn), **SETTINGS,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _settle(settings: Settings, supervisor: Supervisor) -> None:
+    """Let the workers finish what is before them, so that what is left can be verified afterwards."""
+    supervisor.retire("ingest")  # it would put clock ticks on the log without end
+    with suppress(NotCaughtUp):
+        snapshot(settings, SETTLE_S)
 
 
 def listen(settings: Settings, heard: Heard, done: threading.Event, on_alert: Callable[[Alert], None]) -> None:

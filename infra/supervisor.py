@@ -83,17 +83,14 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ask every worker to end, and make those end that do not."""
-        running = [child.process for child in self.children if child.process is not None]
-        for process in running:
-            process.terminate()
-        deadline = time.monotonic() + STOP_S
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _end(self.children)
         (self.home / STATE).unlink(missing_ok=True)
+
+    def retire(self, name: str) -> None:
+        """End the workers of a name for good."""
+        going = [child for child in self.children if child.name == name]
+        self.children = [child for child in self.children if child.name != name]
+        _end(going)
 
     def _spawn(self, child: Child) -> None:
         argv = [sys.executable, "-m", "infra.cli", "worker", child.name]
@@ -118,6 +115,19 @@ class Supervisor:
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({"supervisor": os.getpid(), "workers": rows}))
         temporary.replace(path)
+
+
+def _end(children: Sequence[Child]) -> None:
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + STOP_S
+    for process in running:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager

@@ -1,0 +1,160 @@
+"""What ClickHouse holds of a run, in the terms of the oracle."""
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+from clickhouse_driver import Client  # type: ignore[import-untyped]
+
+from infra.verification.compare import Found, Record, Tally, compare_one, pack
+from infra.verification.published import Ends
+from infra.verification.truth import Executions
+from schemas.internal import FAILED, Execution
+
+BOTH = ("chain_version", "component", "user", "tier", "status", "duration_us", "error_type", "error_message", "revision")
+EXECUTION = {
+    **{name: name for name in BOTH},
+    "start_us": "toUnixTimestamp64Micro(start_time)", "ended_us": "toUnixTimestamp64Micro(end_time)",
+    "finished_us": "toUnixTimestamp64Micro(finished_watermark)", "first_offset": "event_first_offset",
+    "last_offset": "event_last_offset", "steps": "steps", "steps_failed": "steps_failed", "pending": "steps_pending",
+    "missing": "missing", "violations": "violations",
+}  # fmt: skip
+"""Field of an execution -> what it is in a row."""
+STEP = {
+    **{name: name for name in (*BOTH, "step", "attempt", "cpu_us", "memory_bytes", "io_wait_us", "parents", "broker_us", "logs")},
+    "start_us": "toUnixTimestamp64Micro(start_time)", "end_us": "toUnixTimestamp64Micro(end_time)",
+    "finished_us": "toUnixTimestamp64Micro(finished_watermark)", "offset": "event_first_offset", "topic": "consumed_topic",
+    "topic_partition": "consumed_partition", "topic_offset": "consumed_offset",
+}  # fmt: skip
+KINDS = {"execution": EXECUTION, "step": STEP}
+WINDOW = (
+    "kind", "tenant", "chain", "step", "component", "events", "started", "completed", "failed", "error_ratio",
+    "throughput_per_s", "mean_us", "p50_us", "p95_us", "p99_us", "max_us", "durations_zero", "violations",
+    "affected_executions", "affected_sample", "cpu_us", "io_wait_us", "memory_max_bytes", "broker_mean_us", "broker_max_us",
+)  # fmt: skip
+DEPENDENCY = ("tenant", "chain", "kind", "source", "target", "topic", "count", "failed", "latency_mean_us", "latency_max_us")
+KEY = ("tenant", "execution", "chain", "record_kind", "span")
+Rows = dict[tuple[str, str, str], Record]
+"""Rows of one execution by (chain, record kind, span)."""
+
+
+def compare_executions(
+    server: Client, topic: str, partition: int, end: int, truth: Executions, executions: Tally, steps: Tally
+) -> None:
+    """Hold the rows of one source partition against the executions that truly finished in it."""
+    tallies = {"execution": executions, "step": steps}
+    seen = set()
+    for (tenant, execution), found, moved_on in _rows_by_execution(server, topic, partition, end):
+        seen.add((tenant, execution))
+        if moved_on or not truth.is_settled(tenant, execution):
+            executions.open += 1
+            continue
+        wanted = expected_rows(truth.runs(tenant, execution))
+        for key in wanted.keys() | found.keys():
+            _compare_row(tallies[key[1]], (tenant, execution, *key), wanted.get(key), found.get(key))
+    for name in truth.keys_of_runs:
+        if name not in seen and truth.is_settled(*name):
+            for key, row in expected_rows(truth.runs(*name)).items():
+                _compare_row(tallies[key[1]], (*name, *key), row, None)
+
+
+def _compare_row(tally: Tally, key: tuple[str, ...], wanted: Record | None, found: Record | None) -> None:
+    if wanted is not None and wanted == found:  # nearly always: packing them would cost more than all the rest
+        tally.expected += 1
+        tally.found += 1
+    else:
+        compare_one(tally, key, pack(wanted) if wanted else None, pack(found) if found else None)
+
+
+def expected_rows(runs: list[Execution]) -> Rows:
+    """Return the rows that stay of runs of one name by (chain, record kind, span): a later run replaces an earlier one's."""
+    rows: Rows = {}
+    for x in runs:
+        failed = sum(step.status == FAILED for step in x.steps.values())
+        counts = {"steps": len(x.steps), "steps_failed": failed}
+        rows[x.chain, "execution", ""] = {name: getattr(x, name, None) for name in EXECUTION} | counts
+        for span, step in x.steps.items():
+            rows[x.chain, "step", span] = {name: getattr(step, name, None) for name in STEP} | {
+                name: getattr(x, name) for name in ("chain_version", "user", "tier", "revision", "finished_us")
+            }
+    return rows
+
+
+def _rows_by_execution(
+    server: Client, topic: str, partition: int, end: int
+) -> Iterator[tuple[tuple[str, str], Rows, bool]]:
+    """Yield ((tenant, execution), its rows, whether one of them came later than what was compared)."""
+    columns = list(dict.fromkeys([*KEY, "source_offset", *EXECUTION.values(), *STEP.values()]))
+    places = {kind: [(name, columns.index(column)) for name, column in fields.items()] for kind, fields in KINDS.items()}
+    chosen = ", ".join(f"{column} AS c{number}" for number, column in enumerate(columns))
+    rows = server.execute_iter(
+        f"SELECT {chosen} FROM chain_execution_traces FINAL WHERE source_topic = %(topic)s AND source_partition = %(partition)s "
+        "ORDER BY tenant, execution, chain, record_kind, span",
+        {"topic": topic, "partition": partition},
+    )
+    for name, group in groupby(rows, key=lambda row: (row[0], row[1])):
+        found: Rows = {}
+        moved_on = False
+        for row in group:
+            moved_on = moved_on or row[5] >= end
+            found[row[2], row[3], row[4]] = {name: row[place] for name, place in places[row[3]]}
+        yield name, found, moved_on
+
+
+def windows(server: Client, topic: str, ends: Ends, found: Found) -> set[str]:
+    """Read the newest revision of every health window; return the ids of those that came later than what is compared."""
+    columns = (*WINDOW, "toUnixTimestamp64Micro(window_start)", "toUnixTimestamp64Micro(window_end)", "durations_buckets",
+               "resources", "id", "revision", "source_partition", "source_offset")  # fmt: skip
+    later = set()
+    for row in server.execute_iter(
+        f"SELECT {', '.join(columns)} FROM chain_health_metrics FINAL WHERE source_topic = %(topic)s", {"topic": topic}
+    ):
+        start_us, end_us, buckets, resources, ident, revision, partition, offset = row[len(WINDOW) :]
+        record = dict(zip(WINDOW, row, strict=False)) | {
+            "window_start_unix_us": start_us, "window_end_unix_us": end_us, "durations": {str(bucket): count for bucket, count in buckets.items()},
+            "resources": {name: {"count": count, "mean": mean, "max": largest} for name, count, mean, largest in resources},
+        }  # fmt: skip
+        found.add(ident, (revision,), pack(record))
+        if offset >= ends.get(partition, 0):
+            later.add(ident)
+    return later
+
+
+def dependencies(server: Client, topic: str, ends: Ends, found: Found) -> set[str]:
+    """Read the newest revision of every dependency window; return the ids of those that came later than what is compared."""
+    columns = ("id", "revision", "source_partition", "source_offset", "toUnixTimestamp64Micro(window_start)",
+               "toUnixTimestamp64Micro(window_end)", *DEPENDENCY)  # fmt: skip
+    later = set()
+    for row in server.execute_iter(
+        f"SELECT {', '.join(columns)} FROM chain_dependency_events FINAL WHERE source_topic = %(topic)s", {"topic": topic}
+    ):
+        ident, revision, partition, offset, start_us, end_us, *values = row
+        record = dict(zip(DEPENDENCY, values, strict=True))
+        found.add(ident, (revision,), pack({**record, "window_start_unix_us": start_us, "window_end_unix_us": end_us}))
+        if offset >= ends.get(partition, 0):
+            later.add(ident)
+    return later
+
+
+REPEATED: Mapping[str, str] = {
+    "chain_execution_traces": "source_partition, source_offset, source_row",
+    "chain_health_metrics": "source_partition, source_offset",
+    "chain_dependency_events": "source_partition, source_offset",
+    "chain_anomalies": "source_partition, source_offset",
+}
+"""What a row of a table came from: one row each."""
+
+
+def repeated_rows(server: Client, table: str, topic: str, tally: Tally) -> None:
+    """Count the rows that are there more than once, merged or not: FINAL would hide them."""
+    source = REPEATED[table]
+    tally.expected, tally.found = server.execute(
+        f"SELECT uniqExact({source}), count() FROM {table} WHERE source_topic = %(topic)s", {"topic": topic}
+    )[0]
+    rows: list[tuple[Any, ...]] = server.execute(
+        f"SELECT {source}, count() AS rows FROM {table} WHERE source_topic = %(topic)s GROUP BY {source} HAVING rows > 1 "
+        "ORDER BY rows DESC LIMIT 5", {"topic": topic}
+    )  # fmt: skip
+    for *where, count in rows:
+        tally.note("duplicated", f"{table} {source} = {tuple(where)}", "rows", 1, count)
+    tally.duplicated = tally.found - tally.expected

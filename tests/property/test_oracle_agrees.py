@@ -1,0 +1,77 @@
+"""Two independent computations of the same log agree: the pipeline's tracker, and the oracle of `flowchain verify`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ingest_world import DEFINITION, LIMITS, Record, World, logs, run
+
+from infra.verification.edges import EdgeWindows
+from infra.verification.oracle import Oracle
+from infra.verification.windows import Book, Totals, is_empty
+from schemas.internal import Delta, Execution
+from schemas.violations import Violation
+from streams.events import decode_chunk
+from streams.limits import Limits
+from streams.rules import RuleBook
+
+COMPARED = [name for name in Totals.__struct_fields__ if name in Delta.__struct_fields__]
+PROSE = {"detail", "position"}
+
+
+def truth(log: Sequence[Record], limits: Limits = LIMITS) -> tuple[Oracle, Book, EdgeWindows]:
+    book, edges = Book(limits), EdgeWindows()
+    oracle = Oracle("events", 0, RuleBook([DEFINITION]), limits, book, edges, len(log))
+    events = decode_chunk([value for value, _ in log])
+    for offset, (event, (_, at_us)) in enumerate(zip(events, log, strict=True)):
+        oracle.apply(offset, at_us, event)
+    oracle.end()
+    return oracle, book, edges
+
+
+def told(found: Violation) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((name, value) for name, value in found.model_dump().items() if name not in PROSE))
+
+
+def of_oracle(oracle: Oracle, book: Book, edges: EdgeWindows) -> dict[str, Any]:
+    executions = (msgspec.msgpack.decode(x.record, type=Execution) for x in oracle.finished.values())
+    return {
+        "dead": sorted(oracle.dead.items()),
+        "finished": {(x.tenant, x.execution, x.first_offset): x for x in executions},
+        "violations": {told(found) for _, found in oracle.violations},
+        "windows": {
+            key: {name: getattr(totals, name) for name in COMPARED} for key, totals in book.windows.items() if not is_empty(totals)
+        },
+        "edges": {
+            tuple(map(str, (*edge, start_us))): (x.count, x.failed, x.latency_sum_us, x.latency_max_us)
+            for (edge, start_us), x in edges.items()
+        },
+        "open": sorted((x.tenant, x.execution) for x in oracle.open),
+    }
+
+
+def of_world(world: World) -> dict[str, Any]:
+    booked = {key: {name: getattr(delta, name) for name in COMPARED} for key, delta in world.deltas.items()}
+    return {
+        "dead": world.refused,
+        "finished": world.finished(),
+        "violations": {told(Violation.decode(found)) for found in world.violations},
+        "windows": {key: delta for key, delta in booked.items() if not is_empty(Totals(**delta))},
+        "edges": {key: (x.count, x.failed, x.latency_sum_us, x.latency_max_us) for key, x in world.edges.items()},
+        "open": sorted(key for key, x in world.tracker.executions.items() if not x.finished_us),
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs(size=40))
+def test_the_oracle_agrees_with_the_tracker(log: list[Record]) -> None:
+    assert of_oracle(*truth(log)) == of_world(run(log))
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs(), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_they_agree_where_limits_are_reached(log: list[Record], max_open: int, max_finished: int, max_steps: int) -> None:
+    limits = msgspec.structs.replace(LIMITS, max_open=max_open, max_finished=max_finished, max_steps=max_steps)
+    assert of_oracle(*truth(log, limits)) == of_world(run(log, limits=limits))
