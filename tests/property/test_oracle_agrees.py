@@ -60,7 +60,7 @@ def of_world(world: World) -> dict[str, Any]:
         "violations": {told(Violation.decode(found)) for found in world.violations},
         "windows": {key: delta for key, delta in booked.items() if not is_empty(Totals(**delta))},
         "edges": {key: (x.count, x.failed, x.latency_sum_us, x.latency_max_us) for key, x in world.edges.items()},
-        "open": sorted(key for key, x in world.tracker.executions.items() if not x.finished_us),
+        "open": sorted((x.tenant, x.execution) for x in world.tracker.executions if not x.finished_us),
     }
 
 
