@@ -170,6 +170,10 @@ class PartitionState(msgspec.Struct, omit_defaults=True):
     """The watermark when the last record that is no clock.tick came; a tick's time goes on from here."""
     clock_broker_us: int = 0
     """The broker's time of that record."""
+    recent_records: int = 0
+    """How many of the worker's last records, over which the share of refused ones is limited, are the partition's."""
+    recent_refused: int = 0
+    """How many of them were refused."""
 
 
 class TraceBatch(msgspec.Struct, omit_defaults=True):

@@ -74,6 +74,13 @@ class Pipeline:
         assert producer.flush(30) == 0
         assert failures == []
 
+    def put(self, topic: topics.Topic, records: dict[bytes, bytes], headers: Any = None) -> None:
+        """Put records on partition 0 of a topic of ours, as another version may have written them."""
+        producer = Producer({**self.settings.kafka(), "acks": "all"})
+        for key, value in records.items():
+            producer.produce(self.settings.topic(topic.name), value, key, 0, headers=headers)
+        assert producer.flush(30) == 0
+
     def delete_before(self, partition: int, offset: int) -> None:
         """Have the broker forget the head of a partition."""
         admin = AdminClient(self.settings.kafka())

@@ -44,6 +44,8 @@ BAD = {
     "wrong type of a field": (lambda: changed(time_unix_us="soon"), "validate", "$.time_unix_us"),
     "unknown event type": (lambda: changed(type="step.hidden"), "validate", "Unknown event type"),
     "missing field": (lambda: without("execution"), "validate", "`execution`"),
+    "control character in a name": (lambda: changed(step="hid\x1fden"), "validate", "`$.step`"),
+    "control character in an id": (lambda: changed(execution="hidden\x00"), "validate", "`$.execution`"),
     "extra field": (lambda: changed(colour="hidden"), "validate", "`colour`"),
     "seconds for microseconds": (lambda: changed(time_unix_us=4_102_444_800_000_001), "validate", "$.time_unix_us"),
     "oversize": (lambda: changed(attributes={"k": "hidden" * MAX_RECORD_BYTES})[: MAX_RECORD_BYTES + 1], "oversize", "262145 bytes"),
@@ -137,8 +139,22 @@ def test_worker_stops_with_a_clear_sentence_when_most_records_are_bad(stack: Sta
         worker = pipe.start()
         pipe.settles_at(100)
         pipe.send([Raw(b"{") for _ in range(400)])
-        assert worker.wait(60) == 1
+        assert worker.wait(60) == 65
         (sentence,) = [line for line in pipe.log().read_text().splitlines() if "dead_letter_ratio" in line]
         assert "records of " + pipe.settings.topic("flowchain.events.v1") + " were refused" in sentence
         assert "Traceback" not in pipe.log().read_text()
         assert pipe.events_counted() == 100
+
+
+def test_bad_deploy_stops_every_worker_until_the_limit_is_raised_or_the_input_is_good(stack: Stack, tmp_path: Path) -> None:
+    with pipeline(stack, tmp_path, dead_letter_window=1_000, tick_idle_s=60) as pipe:
+        pipe.send([Raw(b"{", partition=n % 2) for n in range(30_000)])
+        for _ in range(3):
+            assert pipe.start().wait(60) == 65
+            assert pipe.refused() < 1_000, "what was refused before the limit was reached"
+        told = pipe.start(DEAD_LETTER_RATIO="1")
+        pipe.eventually(lambda: pipe.refused() == 30_000)
+        assert stop(told) == 0
+        pipe.send([Raw(completed("good", now_us()))])
+        pipe.start()
+        pipe.settles_at(1)
