@@ -161,11 +161,7 @@ class IngestWorker:
             by_offset = dict(zip(offsets, chunk, strict=True))
             pending.dead.extend((by_offset[offset], reason) for offset, reason in refused)
         if self._refusals.add(partition, len(chunk), len(refused)):
-            seen, bad = self._refusals.total
-            raise TooManyDeadLetters(
-                f"{bad} of the last {seen} records of {self.topic} were refused, more than dead_letter_ratio "
-                f"{self.settings.dead_letter_ratio} allows; nothing behind them is read until they are fewer or it is raised"
-            )
+            raise TooManyDeadLetters(self._refusals.sentence(self.topic))
 
     def _on_error(self, message: Message) -> None:
         error = message.error()

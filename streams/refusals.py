@@ -30,6 +30,14 @@ class Refusals:
             seen, bad = seen - fewer, bad - fewer_bad
         return seen >= self._window and bad > seen * self._ratio and refused > records * self._ratio
 
+    def sentence(self, topic: str) -> str:
+        """Return what to tell a person when the limit is reached."""
+        seen, bad = self.total
+        return (
+            f"{bad} of the last {seen} records of {topic} were refused, more than dead_letter_ratio {self._ratio} allows; "
+            "nothing behind them is read until it is raised"
+        )
+
     def of(self, partition: int) -> tuple[int, int]:
         """Return (records, refused of them) of a partition in the window."""
         return self._sum(partition)

@@ -13,12 +13,14 @@ from connectors.deadletters import LetterId, StoredLetter, read_dead_letters
 from connectors.redrive import redrive, sort_out
 from connectors.settings import Settings
 from infra.cli.common import CommandError, Json, Prefix, console, print_json, reach_kafka
+from schemas.topics import DEAD_LETTERS, EVENTS
 
 commands = typer.Typer(help="Dead letters: what was refused and why.", no_args_is_help=True)
 LETTERS = re.compile(r"(\d+):(\d+)(?:-(\d+))?")
 Where = Annotated[str, typer.Argument(help="partition:offset of a dead letter, as `flowchain dlq list` shows it")]
 Letters = Annotated[list[str] | None, typer.Argument(help="partition:offset or partition:first-last; all where left out")]
 Stage = Annotated[str | None, typer.Option(help="only letters refused at this stage: decode, validate, late, …, foreign")]
+Of = Annotated[str, typer.Option("--of", help="whose dead letters: the events', or those of a topic that the sinks read")]
 Again = Annotated[bool, typer.Option("--again", help="also letters that were sent again before")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be sent and what not, and send nothing")]
 
@@ -29,12 +31,14 @@ def register(app: typer.Typer) -> None:
 
 
 @commands.command("list")
-def list_(prefix: Prefix = None, stage: Stage = None, limit: int = 50, as_json: Json = False) -> None:
+def list_(
+    prefix: Prefix = None, of: Of = EVENTS.name, stage: Stage = None, limit: int = 50, as_json: Json = False
+) -> None:
     """List dead letters, with a count per reason.
 
     Example: `flowchain dlq list --stage late`
     """
-    letters = _select(reach_kafka(topic_prefix=prefix), stage)
+    letters = _select(reach_kafka(topic_prefix=prefix), stage, of=of)
     if as_json:
         print_json([_facts(letter) for letter in letters[:limit]])
         return
@@ -52,12 +56,12 @@ def list_(prefix: Prefix = None, stage: Stage = None, limit: int = 50, as_json: 
 
 
 @commands.command()
-def show(where: Where, prefix: Prefix = None, as_json: Json = False) -> None:
+def show(where: Where, prefix: Prefix = None, of: Of = EVENTS.name, as_json: Json = False) -> None:
     """Show one dead letter, its raw bytes included.
 
     Example: `flowchain dlq show 0:12`
     """
-    found = next((x for x in _select(reach_kafka(topic_prefix=prefix), None) if _name(x) == where), None)
+    found = next((x for x in _select(reach_kafka(topic_prefix=prefix), None, of=of) if _name(x) == where), None)
     if found is None:
         raise CommandError(f"there is no dead letter {where}; `flowchain dlq list` shows what there is")
     facts = _facts(found) | {"key": _text(found.key), "value": _text(found.value)}
@@ -108,8 +112,13 @@ def _wanted(names: Iterable[str]) -> Callable[[LetterId], bool]:
     return lambda key: not ranges or any(key[0] == p and first <= key[1] <= last for p, first, last in ranges)
 
 
-def _select(settings: Settings, stage: str | None, wanted: Callable[[LetterId], bool] = lambda _: True) -> list[StoredLetter]:
-    return [stored for stored in read_dead_letters(settings) if stage in (None, stored.stage) and wanted(stored.id)]
+def _select(
+    settings: Settings, stage: str | None, wanted: Callable[[LetterId], bool] = lambda _: True, of: str = EVENTS.name
+) -> list[StoredLetter]:
+    if of not in DEAD_LETTERS:
+        raise CommandError(f"there are no dead letters of {of}, only of {', '.join(DEAD_LETTERS)}")
+    letters = read_dead_letters(settings, DEAD_LETTERS[of])
+    return [stored for stored in letters if stage in (None, stored.stage) and wanted(stored.id)]
 
 
 def _name(stored: StoredLetter) -> str:
