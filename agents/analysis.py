@@ -15,7 +15,7 @@ from faust.types import TP, EventT
 from agents.analysis_state import AnalysisPartition
 from agents.faust_app import AGENT, make_app
 from connectors.settings import Settings
-from connectors.telemetry import Health, serve
+from connectors.telemetry import LAG, Health, serve
 from schemas.topics import PARTIALS
 from streams.alerts import AlertSettings
 from streams.analysis import AnalysisSettings
@@ -75,14 +75,17 @@ class AnalysisWorker:
         for event in events:
             event.ack()
         self._last_save = time.monotonic()
-        if events or not self._lags():
+        if not self._lags() or events:
             self.health.settled()
 
     def _lags(self) -> bool:
         """Whether a partition holds records that were not seen; the last offset may be a transaction's marker."""
         consumer = self._app.consumer
         ends = {number: consumer.highwater(TP(self._topic, number)) for number in self._partitions}
-        return any((ends[n] or 0) > p.saved + 2 for n, p in self._partitions.items())
+        lags = {number: max(0, (ends[number] or 0) - p.saved - 1) for number, p in self._partitions.items()}
+        for number, lag in lags.items():
+            LAG.labels("analysis", self._topic, str(number)).set(lag)
+        return any(lag > 1 for lag in lags.values())
 
     async def _load(self, number: int) -> AnalysisPartition:
         partition = await asyncio.to_thread(AnalysisPartition, self.settings, self._stages, number)

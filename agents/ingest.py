@@ -11,7 +11,8 @@ of a transaction runs beside it, while the records of the next one are applied.
 import gc
 import signal
 import time
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Callable
 from itertools import groupby
 from types import FrameType
 from typing import Any, cast
@@ -21,6 +22,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import ingest_output as output
+from agents.ingest_progress import ProgressDesk
 from agents.ingest_state import load_tracker
 from connectors.definitions import DefinitionReader
 from connectors.log import offsets_committed, offsets_held
@@ -32,6 +34,7 @@ from connectors.telemetry import (
     DATA_LOSS,
     EVENTS,
     EXECUTIONS,
+    LAG,
     LIMIT_REACHED,
     OPEN_EXECUTIONS,
     VIOLATIONS,
@@ -43,6 +46,7 @@ from connectors.topics import partition_counts
 from schemas.topics import EVENTS as EVENTS_TOPIC
 from schemas.topics import PARTIALS
 from streams.events import decode_chunk
+from streams.refusals import Refusals
 from streams.rules import RuleBook
 from streams.tracker import Tracker
 
@@ -52,11 +56,15 @@ CHUNK = 5_000
 POLL_S = 0.02
 GC_ALLOCATIONS = 200_000
 """Containers made and not freed before the youngest are looked through; the default is 700."""
+Rebalance = Callable[[Consumer, list[TopicPartition]], None]
 LIMIT_COUNTS = ("untracked_steps", "closed_by_limit", "series_over_limit")
 
 
 class TooManyDeadLetters(Exception):
     """More records were refused than a worker may divert: something is wrong with the producers, not with a record."""
+
+    exit_code = 65
+    """EX_DATAERR: a restart mends nothing."""
 
 
 def spare_collections() -> None:
@@ -82,11 +90,14 @@ class IngestWorker:
         self.health.details = self._details
         self._definitions = DefinitionReader(settings, self.rules)
         self._analysis_partitions = partition_counts(settings)[settings.topic(PARTIALS.name)]
+        self._progress = ProgressDesk(self.trackers)
         self._pending: dict[int, output.Pending] = {}
         self._idle: dict[int, float] = {}
         """Per partition read to its end: when it last held something new (monotonic seconds)."""
         self._records = 0
-        self._refusals: deque[tuple[int, int]] = deque()
+        self._refusals = Refusals(settings.dead_letter_window, settings.dead_letter_ratio)
+        self._failure: BaseException | None = None
+        """What ended the loop, or was raised in a rebalance callback, where the client would lose it."""
         self._stopping = False
         transactional_id = f"{settings.group('ingest')}-{settings.worker_id or uuid4().hex}"
         producer = transactional_producer(settings, transactional_id, **{"queue.buffering.max.messages": 1_000_000})
@@ -97,23 +108,29 @@ class IngestWorker:
         """Work until SIGTERM or SIGINT; raises on anything that a restart has to mend."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        server = serve(self.health, self.settings)
+        server = serve(self.health, self.settings, self._progress.ask)
         log.info("serving", port=server.server_address[1])
         spare_collections()
         self._consumer.subscribe(
-            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+            [self.topic], on_assign=self._kept(self._on_assign), on_revoke=self._kept(self._on_revoke),
+            on_lost=self._kept(self._on_lost),
+        )  # fmt: skip
         next_commit = time.monotonic() + self.settings.commit_interval_s
         try:
             while not self._stopping:
-                self._take(self._consumer.consume(CHUNK, POLL_S))
+                messages = self._consumer.consume(CHUNK, POLL_S)
+                if self._failure is not None:
+                    raise self._failure
+                self._take(messages)
+                self._progress.answer()
                 now = time.monotonic()
                 if now >= next_commit or self._records >= self.settings.commit_events:
                     self._commit(now)
                     next_commit = now + self.settings.commit_interval_s
             self._commit(time.monotonic())
             self._transactions.settle()
-        except BaseException:
+        except BaseException as error:
+            self._failure = error  # so that nothing is committed when closing takes the partitions away
             self._transactions.abandon()
             raise
         finally:
@@ -151,19 +168,8 @@ class IngestWorker:
         if refused:
             by_offset = dict(zip(offsets, chunk, strict=True))
             pending.dead.extend((by_offset[offset], reason) for offset, reason in refused)
-        self._limit_dead_letters(len(chunk), len(refused))
-
-    def _limit_dead_letters(self, seen: int, refused: int) -> None:
-        self._refusals.append((seen, refused))
-        total = sum(n for n, _ in self._refusals)
-        while len(self._refusals) > 1 and total - self._refusals[0][0] >= self.settings.dead_letter_window:
-            total -= self._refusals.popleft()[0]
-        bad = sum(n for _, n in self._refusals)
-        if total >= self.settings.dead_letter_window and bad > total * self.settings.dead_letter_ratio:
-            raise TooManyDeadLetters(
-                f"{bad} of the last {total} records of {self.topic} were refused, more than dead_letter_ratio "
-                f"{self.settings.dead_letter_ratio} allows"
-            )
+        if self._refusals.add(partition, len(chunk), len(refused)):
+            raise TooManyDeadLetters(self._refusals.sentence(self.topic))
 
     def _on_error(self, message: Message) -> None:
         error = message.error()
@@ -192,6 +198,7 @@ class IngestWorker:
         transactions.begin()
         for partition, pending in self._pending.items():
             tracker = self.trackers[partition]
+            pending.recent = self._refusals.of(partition)
             output.publish(
                 transactions.producer, self.settings, self.topic, tracker, pending, self._analysis_partitions
             )
@@ -234,17 +241,33 @@ class IngestWorker:
         finished = pending.out.finished.values()
         for status, count in Counter(x.status for x in finished if not x.revision).items():
             EXECUTIONS.labels(status).inc(count)
+        self._progress.learn(finished)
         OPEN_EXECUTIONS.labels(str(tracker.partition)).set(tracker.open_executions)
         WATERMARK.labels("ingest", str(tracker.partition)).set(tracker.watermark_us / 1e6)
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, tracker.partition), cached=True)
+        LAG.labels("ingest", self.topic, str(tracker.partition)).set(max(0, end - tracker.next_offset))
 
     # -- rebalances -----------------------------------------------------------------------------------------------
+
+    def _kept(self, callback: Rebalance) -> Rebalance:
+        """Return a callback that keeps what it raises for the loop; after the first error there is nothing more to do."""
+
+        def call(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            try:
+                if self._failure is None:
+                    callback(consumer, partitions)
+            except Exception as error:  # noqa: BLE001 - raised again by the loop
+                self._failure = error
+
+        return call
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         partitions = sorted(tp.partition for tp in assigned)
         committed = offsets_committed(consumer, self.topic, partitions)
         positions = []
         for partition in partitions:
-            tracker = self.trackers[partition] = load_tracker(self.settings, partition, self.rules, committed[partition])
+            tracker = load_tracker(self.settings, partition, self.rules, self._refusals, committed[partition])
+            self.trackers[partition] = tracker
             self._start(consumer, tracker, is_new=committed[partition] < 0)
             positions.append(TopicPartition(self.topic, partition, tracker.next_offset))
         consumer.incremental_assign(positions)
@@ -294,6 +317,7 @@ class IngestWorker:
 
     def _drop(self, gone: list[TopicPartition]) -> None:
         for tp in gone:
+            self._refusals.forget(tp.partition)
             for state in (self.trackers, self._pending, self._idle):
                 state.pop(tp.partition, None)
 

@@ -10,20 +10,20 @@ import msgspec
 import orjson
 from confluent_kafka import Message, Producer
 
-from connectors.deadletters import Headers, dead_letter_headers
+from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
+from connectors.telemetry import RECORDS_OUT
 from schemas import topics
 from schemas.internal import Delta, EdgeDelta, Execution, Partial, PartitionState, TraceBatch
-from schemas.operations import DataLoss
+from schemas.operations import DataLoss, DeadLetter
 from streams.events import Refused
-from streams.ids import derived_id
+from streams.ids import derived_id, join_key
 from streams.lifecycle import Output
 from streams.tracker import Tracker
 
 encode = msgspec.json.Encoder().encode
-SEPARATOR = b"\x1f"
-EXECUTION, SERIES, PARTITION = b"e", b"s", b"p"
-"""First byte of the keys of the changelog."""
+EXECUTION, SERIES, PARTITION = "e", "s", b"p"
+"""What the keys of the changelog begin with; there is one partition."""
 DELTAS_PER_PARTIAL = 2_000
 STEPS_PER_BATCH = 2_000
 TICK_HEADERS: Headers = [("flowchain-tick", b"1")]
@@ -39,6 +39,8 @@ class Pending:
     lost: tuple[int, int] | None = None
     """Offsets that were gone, both included."""
     waiting_for: list[int] = field(default_factory=list)
+    recent: tuple[int, int] = (0, 0)
+    """Of the worker's last records, those of the partition, and how many of them were refused."""
     out: Output = field(init=False)
     """Taken from the tracker when the transaction is written."""
 
@@ -55,11 +57,13 @@ def publish(
     for message, refused in pending.dead:
         producer.produce(
             settings.topic(topics.EVENTS_DLQ.name), message.value(), message.key(), tracker.partition,
-            headers=dead_letter_headers(message, refused),
+            headers=letter_headers(headers_of(message), _letter(message, refused)),
         )  # fmt: skip
+    RECORDS_OUT.labels(topics.VIOLATIONS.name).inc(len(out.violations))
+    RECORDS_OUT.labels(topics.EVENTS_DLQ.name).inc(len(pending.dead))
     if pending.lost is not None:
         _data_loss(producer, settings, source, tracker, pending.lost)
-    _changelog(producer, settings.topic(topics.OPEN_EXECUTIONS.name), tracker, out)
+    _changelog(producer, settings.topic(topics.OPEN_EXECUTIONS.name), tracker, pending)
 
 
 def publish_tick(producer: Producer, topic: str, partition: int, time_us: int) -> None:
@@ -87,6 +91,7 @@ def _partials(
         *first, last = list(_chunks(deltas.get(partition, []), DELTAS_PER_PARTIAL)) or [[]]
         for chunk in first:
             producer.produce(topic, encode(Partial(source, tracker.partition, 0, 0, chunk)), partition=partition)
+        RECORDS_OUT.labels(topics.PARTIALS.name).inc(len(first) + 1)
         partial = Partial(
             source, tracker.partition, tracker.watermark_us, tracker.next_offset - 1, last,
             edges.get(partition, []), pending.waiting_for,
@@ -102,6 +107,14 @@ def _traces(
         tracker.trace_batches += 1
         batch = TraceBatch(source, tracker.partition, tracker.watermark_us, chunk, tracker.trace_batches)
         producer.produce(topic, encode(batch), partition=tracker.partition)
+        RECORDS_OUT.labels(topics.TRACES.name).inc()
+
+
+def _letter(message: Message, refused: Refused) -> DeadLetter:
+    return DeadLetter(
+        topic=message.topic() or "", partition=message.partition() or 0, offset=message.offset() or 0,
+        stage=refused.stage, reason=refused.reason,
+    )  # fmt: skip
 
 
 def _data_loss(
@@ -114,10 +127,11 @@ def _data_loss(
         reason="the offsets were deleted before they could be read",
     )  # fmt: skip
     producer.produce(settings.topic(topics.DATA_LOSS.name), record.encode(), f"{source}/{tracker.partition}")
+    RECORDS_OUT.labels(topics.DATA_LOSS.name).inc()
 
 
-def _changelog(producer: Producer, topic: str, tracker: Tracker, out: Output) -> None:
-    partition = tracker.partition
+def _changelog(producer: Producer, topic: str, tracker: Tracker, pending: Pending) -> None:
+    partition, out = tracker.partition, pending.out
     for tracked in out.touched:
         if not tracked.execution.finished_us:
             producer.produce(topic, encode(tracked.execution), _name(EXECUTION, tracked.key), partition)
@@ -127,12 +141,14 @@ def _changelog(producer: Producer, topic: str, tracker: Tracker, out: Output) ->
             tracked.logged = False
     for series in out.new_series:
         producer.produce(topic, b"1", _name(SERIES, series), partition)
-    state = PartitionState(tracker.watermark_us, tracker.next_offset, *tracker.clock, tracker.trace_batches)
+    state = PartitionState(
+        tracker.watermark_us, tracker.next_offset, *tracker.clock, tracker.trace_batches, *pending.recent
+    )  # fmt: skip
     producer.produce(topic, encode(state), PARTITION, partition)
 
 
-def _name(kind: bytes, parts: Iterable[str]) -> bytes:
-    return SEPARATOR.join((kind, *(part.encode() for part in parts)))
+def _name(kind: str, parts: Iterable[str]) -> bytes:
+    return join_key((kind, *parts)).encode()
 
 
 def _by_steps(executions: Iterable[Execution]) -> Iterator[list[Execution]]:

@@ -7,15 +7,20 @@ stand in the tail of the traces topic, which the same transactions wrote.
 import msgspec
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from agents.ingest_output import EXECUTION, PARTITION, SEPARATOR, SERIES
+from agents.ingest_output import EXECUTION, PARTITION, SERIES
 from connectors.log import offsets_held, read_changelog, read_range, reader
 from connectors.producers import TRANSACTION_MS
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Execution, PartitionState, TraceBatch
+from streams.booking import SeriesKey
+from streams.ids import split_key
 from streams.lifecycle import ExecutionKey
+from streams.refusals import Refusals
 from streams.rules import RuleBook
 from streams.tracker import Tracker
+
+decode_execution = msgspec.json.Decoder(Execution).decode
 
 
 class StateBehind(Exception):
@@ -33,24 +38,21 @@ TAIL = 64
 """Trace batches read back at first; more when they do not reach back far enough."""
 
 
-def load_tracker(settings: Settings, partition: int, rules: RuleBook, committed: int) -> Tracker:
-    """Return the tracker of a partition as of its last commit, which ended at the offset `committed` (< 0 = none yet).
+def load_tracker(settings: Settings, partition: int, rules: RuleBook, refusals: Refusals, committed: int) -> Tracker:
+    """Return the tracker of a partition as of its last commit, and take its records into the window of `refusals`.
 
-    Raises StateBehind when what that commit wrote does not come to light.
+    `committed`: the offset at which that commit ended, < 0 = none yet. Raises StateBehind when what it wrote does not
+    come to light.
     """
     tracker = Tracker(settings.topic(topics.EVENTS.name), partition, rules, settings.limits)
     if committed < 0:
         return tracker
     state, entries = _as_of(settings, partition, committed)
-    open_ = [
-        msgspec.json.decode(value, type=Execution)
-        for key, value in entries.items()
-        if key.startswith(EXECUTION + SEPARATOR)
-    ]
-    series = [_series(key) for key in entries if key.startswith(SERIES + SEPARATOR)]
+    open_, series = _told(entries)
     finished = _remembered(settings, partition, state)
     tracker.restore(state.watermark_unix_us, open_, finished, series)
     tracker.next_offset = state.next_offset
+    refusals.restore(partition, state.recent_records, state.recent_refused)
     tracker.clock = (state.clock_unix_us, state.clock_broker_us)
     tracker.trace_batches = state.trace_batches
     return tracker
@@ -60,7 +62,7 @@ def load_tracker(settings: Settings, partition: int, rules: RuleBook, committed:
 def _as_of(settings: Settings, partition: int, committed: int) -> tuple[PartitionState, dict[bytes, bytes]]:
     """Return what the changelog of a partition held at a commit."""
     entries = read_changelog(settings, settings.topic(topics.OPEN_EXECUTIONS.name), partition)
-    value = entries.get(PARTITION)
+    value = entries.pop(PARTITION, None)
     state = None if value is None else msgspec.json.decode(value, type=PartitionState)
     if state is None or state.next_offset < committed:
         held = "nothing" if state is None else f"offset {state.next_offset}"
@@ -68,9 +70,18 @@ def _as_of(settings: Settings, partition: int, committed: int) -> tuple[Partitio
     return state, entries
 
 
-def _series(key: bytes) -> tuple[str, str, str, str]:
-    _, tenant, chain, step, component = key.decode().split(SEPARATOR.decode())
-    return tenant, chain, step, component
+def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]]:
+    """Return the open executions and the known series of a changelog."""
+    open_: list[Execution] = []
+    series: list[SeriesKey] = []
+    for key, value in entries.items():
+        kind, *parts = split_key(key.decode())
+        if kind == EXECUTION:
+            open_.append(decode_execution(value))
+        elif kind == SERIES:
+            tenant, chain, step, component = parts
+            series.append((tenant, chain, step, component))
+    return open_, series
 
 
 @_until_visible

@@ -1,12 +1,15 @@
 """The sink workers: Faust agents that write topics into ClickHouse and PostgreSQL, a process per database.
 
-A database that is away stalls its own process only; the rows wait in Kafka. Commit order per block: (1) the block is in
-the database, with its offsets, (2) the records are acknowledged. What the database already holds is skipped.
+A database that is away stalls its own process only; the rows wait in Kafka. Commit order per block: (1) what could
+not be read is in the dead letters, (2) the block is in the database, with its offsets, (3) the records are
+acknowledged. What the database already holds is skipped.
 """
 
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import faust
@@ -16,10 +19,12 @@ from msgspec import MsgspecError
 from pydantic import ValidationError
 
 from agents.faust_app import AGENT, make_app
+from connectors.foreign import DeadLetterBox, Foreign
 from connectors.rows.position import Position
 from connectors.settings import Settings
+from connectors.sink import SinkStopped
 from connectors.stores import BINDINGS, Binding, Store
-from connectors.telemetry import EVENTS, ROWS, Health, serve
+from connectors.telemetry import LAG, ROWS, SINK_RECORDS, Health, serve
 from schemas.internal import TraceBatch
 
 log = structlog.get_logger("sinks")
@@ -39,6 +44,7 @@ class Block:
         self.redo = redo
         """A block that may be incomplete: to be built again exactly."""
         self.records: list[tuple[Position, Any]] = []
+        self.foreign: list[Foreign] = []
         self.events: list[EventT[Any]] = []
         self.offsets: list[int] = []
         self.rows = 0
@@ -55,15 +61,18 @@ class SinkAgent:
         self._app = app
         self._health = health
         self._stop = threading.Event()
+        """Ends the waiting for a database that is away."""
+        self._closed = False
         self._store: Store = binding.open(settings, self._stop)
         self._blocks: dict[int, Block] = {}
         self.topic = settings.topic(binding.topic.name)
         self._busy = asyncio.Lock()
+        self._letters = DeadLetterBox(settings, binding.topic)
 
     async def take(self, event: EventT[Any]) -> None:
         """Add one record to its partition's block, and write the block when it is large enough."""
         message = event.message
-        async with self._busy:
+        async with self._busy, self._given_up():
             if message.generation_id != self._app.consumer_generation_id:
                 return
             block = self._blocks.get(message.partition)
@@ -78,6 +87,9 @@ class SinkAgent:
                 await self._write(message.partition, block)
 
     async def _resume(self, tp: TP) -> Block:
+        if not self._closed:
+            self._stop.clear()
+        blocks = self._blocks
         resume = await asyncio.to_thread(self._store.resume, self.topic, tp.partition)
         end = self._app.consumer.highwater(tp)
         if end is not None and resume.next_offset is not None and resume.next_offset > end:
@@ -85,12 +97,12 @@ class SinkAgent:
                 f"{self.binding.table} holds {tp.topic}[{tp.partition}] up to offset {resume.next_offset - 1}, and the "
                 f"topic ends at {end}: it was made anew; use another topic prefix, or empty the table and its progress"
             )
-        block = self._blocks[tp.partition] = Block(resume.next_offset, resume.redo)
+        block = blocks[tp.partition] = Block(resume.next_offset, resume.redo)
         return block
 
     async def write_if_due(self) -> None:
         """Write the blocks that have waited long enough; note the end of those that are idle."""
-        async with self._busy:
+        async with self._busy, self._given_up():
             for partition, block in list(self._blocks.items()):
                 waited = time.monotonic() - block.since
                 if block.offsets and block.redo is None and waited >= self._settings.sink_interval_s:
@@ -99,14 +111,23 @@ class SinkAgent:
                     await asyncio.to_thread(self._store.settle, self.topic, partition)
                     block.settled = True
 
-    async def drop(self) -> None:
-        """Forget what waits: the next owner reads it again."""
-        async with self._busy:
-            self._blocks.clear()
+    def drop(self) -> None:
+        """Forget what waits, and what is being written if the database is away: the next owner reads it again."""
+        self._stop.set()
+        self._blocks = {}
 
     def close(self) -> None:
         """Disconnect from the database."""
+        self._closed = True
         self._store.close()
+
+    @asynccontextmanager
+    async def _given_up(self) -> AsyncIterator[None]:
+        """Pass over that a write was given up because the partitions are gone."""
+        try:
+            yield
+        except SinkStopped as stopped:
+            log.warning("given up", topic=self.topic, reason=str(stopped))
 
     @property
     def waiting(self) -> int:
@@ -123,7 +144,7 @@ class SinkAgent:
             record = self.binding.decode(message.value or b"")
         except (MsgspecError, ValidationError) as error:
             # Only this pipeline writes these topics: a foreign record is no row, and must not stop the others.
-            EVENTS.labels("foreign").inc()
+            block.foreign.append(Foreign(message, error))
             log.error("foreign record", topic=self.topic, partition=message.partition, offset=message.offset,
                       reason=type(error).__name__)  # fmt: skip
             return
@@ -150,13 +171,26 @@ class SinkAgent:
             block.redo = None
 
     async def _write(self, partition: int, block: Block) -> None:
+        if self._blocks.get(partition) is not block:
+            return  # dropped while something else was waited for
         first, last = block.redo or (block.offsets[0], block.offsets[-1])
+        if block.foreign:
+            await asyncio.to_thread(self._letters.send, block.foreign)
         await asyncio.to_thread(self._store.write, self.topic, partition, first, last, block.records)
-        ROWS.labels(self.binding.table).inc(block.rows)
+        self._measure(partition, block, last)
         for event in block.events:
             event.ack()
-        self._blocks[partition] = Block(last + 1, None)
+        if self._blocks.get(partition) is block:  # not dropped meanwhile
+            self._blocks[partition] = Block(last + 1, None)
         self._health.settled()
+
+    def _measure(self, partition: int, block: Block, last: int) -> None:
+        table = self.binding.table
+        ROWS.labels(table).inc(block.rows)
+        SINK_RECORDS.labels(table, "written").inc(len(block.records))
+        SINK_RECORDS.labels(table, "foreign").inc(len(block.foreign))
+        end = self._app.consumer.highwater(TP(self.topic, partition)) or 0
+        LAG.labels(f"sinks-{table}", self.topic, str(partition)).set(max(0, end - last - 1))
 
 
 def _rows_of(record: Any) -> int:
@@ -183,7 +217,7 @@ def sinks_app(settings: Settings, database: str) -> faust.App:
     @app.on_partitions_revoked.connect
     async def revoked(_: Any, partitions: set[TP], **kwargs: Any) -> None:
         for sink in sinks:
-            await sink.drop()
+            sink.drop()
 
     @app.on_partitions_assigned.connect
     async def assigned(_: Any, partitions: set[TP], **kwargs: Any) -> None:

@@ -37,14 +37,8 @@ from clickhouse_driver.errors import (  # type: ignore[import-untyped]
     NetworkError,
     ServerException,
 )
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_when_event_set,
-    wait_exponential_jitter,
-)
+
+from connectors.sink import Driver, Server, SinkRefused, SinkStopped
 
 Columns = Sequence[Sequence[Any]]
 """Rows turned on their side: one sequence of values per column."""
@@ -85,16 +79,6 @@ _CODE_NAMES = {
 } | TRANSIENT_CODES
 
 
-class ClickHouseRefused(Exception):
-    """ClickHouse will never take this: a wrong type, a missing table, no permission. Holds no values of
-    rows."""
-
-
-class ClickHouseStopped(Exception):
-    """The sink was told to stop while ClickHouse was not to be had; what was not acknowledged is redone on
-    resume."""
-
-
 @dataclass(frozen=True)
 class Resume:
     """Where a sink goes on: first rebuild and write the block `redo` if there is one, then read from
@@ -124,9 +108,7 @@ class _Cursor:
 class ClickHouseSink:
     """Writer of one table. `columns` are the names of what `write` is given; the sink adds `inserted_at`.
 
-    Connection failures and overload are retried with exponential backoff until `stop` is set
-    (ClickHouseStopped);
-    everything else raises ClickHouseRefused at once.
+    Connection failures and overload are retried until `stop` is set (SinkStopped); everything else raises SinkRefused.
     """
 
     def __init__(
@@ -142,15 +124,13 @@ class ClickHouseSink:
         on_retry: Callable[[str], None] | None = None,
     ) -> None:
         """`max_rows` bounds one insert; `on_retry` is told the reason of each retry, for logs and metrics."""
-        self._dsn = dsn
-        self._database = database
-        self._client: Client | None = None
         self._table = table
         self._names = ", ".join(map(quoted, columns))
         self._max_rows = max_rows
         self._stop = stop or threading.Event()
         self._clock = clock
-        self._on_retry = on_retry
+        driver = Driver(lambda: client(dsn, database), Client.disconnect, _DRIVER_ERRORS, is_transient, reason)
+        self._server: Server[Client] = Server(table, driver, self._stop, on_retry)
         self._cursors: dict[tuple[str, int], _Cursor] = {}
         self._lock = threading.RLock()
 
@@ -158,7 +138,7 @@ class ClickHouseSink:
         """Read from the database where this partition stands. Called on every assignment, before the first
         `write`."""
         with self._lock:
-            rows = self._retry(lambda server: server.execute(_PROGRESS, self._key(topic, partition)))
+            rows = self._server.run(lambda server: server.execute(_PROGRESS, self._key(topic, partition)))
             state, first, last, inserted_at, sequence = rows[0] if rows else _NOTHING_WRITTEN
             cursor = _Cursor(inserted_at=inserted_at, sequence=(sequence // _CLAIM + 1) * _CLAIM)
             # The same row again, above all that a writer which lost the partition may still put there.
@@ -218,9 +198,9 @@ class ClickHouseSink:
             try:
                 for topic, partition in self._cursors:
                     self.settle(topic, partition)
-            except (ClickHouseStopped, ClickHouseRefused):
+            except (SinkStopped, SinkRefused):
                 pass  # the last blocks are redone on resume, which changes nothing
-            self._disconnect()
+            self._server.disconnect()
 
     def _key(self, topic: str, partition: int) -> dict[str, Any]:
         return {"sink": self._table, "topic": topic, "partition": partition}
@@ -264,40 +244,7 @@ class ClickHouseSink:
     def _execute_insert(self, query: str, data: Columns, token: str) -> None:
         settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
         options = {"columnar": True, "settings": settings, "types_check": False}
-        self._retry(lambda server: server.execute(query, data, **options))
-
-    def _retry(self, operation: Callable[[Client], Any]) -> Any:
-        retrying = Retrying(
-            retry=retry_if_exception(is_transient),
-            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
-            stop=stop_when_event_set(self._stop),
-            sleep=sleep_using_event(self._stop),
-            before_sleep=self._before_sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(lambda: operation(self._connected()))
-        except _DRIVER_ERRORS as error:
-            self._disconnect()
-            if is_transient(error):
-                raise ClickHouseStopped(f"{self._table}: stopped while waiting; {reason(error)}") from None
-            raise ClickHouseRefused(f"{self._table}: {reason(error)}") from None
-
-    def _before_sleep(self, state: RetryCallState) -> None:
-        self._disconnect()
-        error = state.outcome.exception() if state.outcome else None
-        if self._on_retry and error:
-            self._on_retry(reason(error))
-
-    def _connected(self) -> Client:
-        if self._client is None:
-            self._client = client(self._dsn, self._database)
-        return self._client
-
-    def _disconnect(self) -> None:
-        if self._client is not None:
-            self._client.disconnect()
-        self._client = None
+        self._server.run(lambda server: server.execute(query, data, **options))
 
 
 _DRIVER_ERRORS = (Error, OSError, EOFError, struct.error, TypeError, ValueError, AttributeError)

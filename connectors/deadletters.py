@@ -1,90 +1,94 @@
-"""Dead letters: the refused record as it was, with the reason in headers named as Kafka Connect names them."""
+"""Dead letters: the refused record as it was, with the reason in headers named as Kafka Connect names them.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+They are never changed. A letter that was sent again is marked by a record behind it in its partition: the same headers,
+no value, `disposition` redriven, and the letter's offset.
+"""
 
-from confluent_kafka import Message, Producer
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from confluent_kafka import Message
 
 from connectors.log import read_topic
 from connectors.settings import Settings
 from schemas.operations import DeadLetter
-from schemas.topics import EVENTS, EVENTS_DLQ
-from streams.events import Refused
+from schemas.topics import EVENTS_DLQ, Topic
 
 PREFIX = "__connect.errors."
+REASON = "exception.message"
+NUMBERS = ("partition", "offset", "letter_offset")
 Headers = list[tuple[str, str | bytes | None]]
+LetterId = tuple[int, int]
+"""(partition, offset) of a dead letter in its topic."""
 
 
-def dead_letter_headers(message: Message, refused: Refused) -> Headers:
+def letter_headers(own: Headers, letter: DeadLetter) -> Headers:
     """Return the headers of a dead letter: the record's own, then where it was and why it was refused."""
-    facts = {
-        "topic": message.topic() or "",
-        "partition": str(message.partition()),
-        "offset": str(message.offset()),
-        "stage": refused.stage,
-        "exception.message": refused.reason,
-        "disposition": "refused",
-    }
-    return [*_headers(message), *((PREFIX + name, value.encode()) for name, value in facts.items())]
+    facts = {**letter.model_dump(exclude_none=True, exclude={"reason"}), REASON: letter.reason}
+    return [*own, *((PREFIX + name, str(value).encode()) for name, value in facts.items())]
 
 
-def _headers(message: Message) -> Headers:
+def headers_of(message: Message) -> Headers:
+    """Return the headers of a message as a list."""
     headers = message.headers() or []
     return list(headers.items()) if isinstance(headers, dict) else list(headers)
 
 
 @dataclass(frozen=True)
 class StoredLetter:
-    """A dead letter and where it lies."""
+    """A record of a dead-letter topic and where it lies."""
 
     partition: int
     offset: int
-    letter: DeadLetter
+    letter: DeadLetter | None
+    """None: the headers are not ours; somebody else put the record there."""
     key: bytes | None
     value: bytes | None
     headers: Headers
+    redriven: bool = False
+    """It was sent again."""
+
+    @property
+    def id(self) -> LetterId:
+        """What tells it from all others."""
+        return self.partition, self.offset
+
+    @property
+    def stage(self) -> str:
+        """Where it was refused; "foreign" when nobody here refused it."""
+        return self.letter.stage if self.letter else "foreign"
+
+    @property
+    def own_headers(self) -> Headers:
+        """The headers that the record came with."""
+        return [(name, value) for name, value in self.headers if not name.startswith(PREFIX)]
 
 
-def read_dead_letters(settings: Settings) -> Iterator[StoredLetter]:
-    """Yield all dead letters of the events topic, partition by partition."""
-    for message in read_topic(settings, settings.topic(EVENTS_DLQ.name)):
-        yield _stored(message)
-
-
-def redrive(settings: Settings, letters: list[StoredLetter]) -> int:
-    """Send dead letters to the events topic again, without our headers; return how many were delivered.
-
-    Raises KafkaException when the brokers do not take one.
-    """
-    producer = Producer({**settings.kafka(), "enable.idempotence": True, "partitioner": "murmur2_random"})
-    failures: list[str] = []
-    for stored in letters:
-        own = [(name, value) for name, value in stored.headers if not name.startswith(PREFIX)]
-        producer.produce(
-            settings.topic(EVENTS.name), stored.value, stored.key, headers=own,
-            on_delivery=lambda error, _: failures.append(str(error)) if error else None,
-        )  # fmt: skip
-        producer.poll(0)
-    left = producer.flush(30)
-    return len(letters) - left - len(failures)
+def read_dead_letters(settings: Settings, topic: Topic = EVENTS_DLQ) -> Iterator[StoredLetter]:
+    """Yield all records of a dead-letter topic but the marks, partition by partition; each knows whether it was redriven."""
+    stored = [_stored(message) for message in read_topic(settings, settings.topic(topic.name))]
+    marks = {(s.partition, s.letter.letter_offset) for s in stored if s.letter and s.letter.letter_offset is not None}
+    for found in stored:
+        if found.letter is None or found.letter.letter_offset is None:
+            yield replace(found, redriven=found.id in marks)
 
 
 def _stored(message: Message) -> StoredLetter:
-    headers = _headers(message)
+    headers = headers_of(message)
     facts = {
-        name.removeprefix(PREFIX): value.decode()
+        name.removeprefix(PREFIX): value
         for name, value in headers
         if name.startswith(PREFIX) and isinstance(value, bytes)
     }
-    letter = DeadLetter.model_validate(
-        {
-            "topic": facts["topic"],
-            "partition": int(facts["partition"]),
-            "offset": int(facts["offset"]),
-            "stage": facts["stage"],
-            "reason": facts["exception.message"],
-        }
-    )
     return StoredLetter(
-        message.partition() or 0, message.offset() or 0, letter, message.key(), message.value(), headers
+        message.partition() or 0, message.offset() or 0, _letter(facts), message.key(), message.value(), headers
     )
+
+
+def _letter(facts: Mapping[str, bytes]) -> DeadLetter | None:
+    fields = {name: facts[name].decode(errors="replace") for name in DeadLetter.model_fields if name in facts}
+    try:
+        numbers = {name: int(fields[name]) for name in NUMBERS if name in fields}
+        return DeadLetter.model_validate({**fields, **numbers, "reason": facts[REASON].decode(errors="replace")})
+    except (KeyError, ValueError):
+        return None

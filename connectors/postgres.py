@@ -13,14 +13,8 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_when_event_set,
-    wait_exponential_jitter,
-)
+
+from connectors.sink import Driver, Server
 
 Row = Sequence[Any]
 
@@ -39,15 +33,6 @@ class Upsert:
     longer has)."""
 
 
-class PostgresRefused(Exception):
-    """PostgreSQL will never take this: a wrong type, a broken constraint, a missing table. Holds no values of
-    rows."""
-
-
-class PostgresStopped(Exception):
-    """The sink was told to stop while PostgreSQL was not to be had; nothing of the batch was acknowledged."""
-
-
 class StaleWriter(Exception):
     """Another writer has gone on from where this one was: this one lost its partition and must stop."""
 
@@ -56,7 +41,7 @@ class PostgresSink:
     """Writer of some tables under one name in `sink_offsets`.
 
     Lost connections, deadlocks, serialization failures, lack of resources and shutdowns are retried with
-    exponential backoff until `stop` is set (PostgresStopped); everything else raises PostgresRefused at once.
+    exponential backoff until `stop` is set (SinkStopped); everything else raises SinkRefused at once.
     """
 
     def __init__(
@@ -69,13 +54,13 @@ class PostgresSink:
         stop: threading.Event | None = None,
         on_retry: Callable[[str], None] | None = None,
     ) -> None:
-        self._dsn = dsn
         self._sink = sink
         self._upserts = {upsert.table: upsert for upsert in upserts}
-        self._schema = schema
         self._stop = stop or threading.Event()
-        self._on_retry = on_retry
-        self._connection: psycopg.Connection | None = None
+        driver = Driver(
+            lambda: connect(dsn, schema), psycopg.Connection.close, (psycopg.Error,), is_transient, reason
+        )
+        self._server: Server[psycopg.Connection] = Server(sink, driver, self._stop, on_retry)
         self._lock = threading.Lock()
 
     def resume(self, topic: str, partition: int) -> int | None:
@@ -85,8 +70,8 @@ class PostgresSink:
             with connection.transaction():
                 return _stored_offset(connection, self._sink, topic, partition)
 
-        found: int | None = self._retry(read)
-        return found
+        with self._lock:
+            return self._server.run(read)
 
     def write(
         self, topic: str, partition: int, first: int, last: int, rows: Mapping[str, Sequence[Row]]
@@ -104,13 +89,14 @@ class PostgresSink:
                         if batch:
                             merge(connection, self._upserts[table], batch)
 
-        self._retry(store)
+        with self._lock:
+            self._server.run(store)
 
     def close(self) -> None:
         """Disconnect, and end any waiting for the server."""
         self._stop.set()
         with self._lock:
-            self._disconnect()
+            self._server.disconnect()
 
     def _claim(
         self, connection: psycopg.Connection, topic: str, partition: int, first: int, last: int
@@ -126,41 +112,12 @@ class PostgresSink:
             f"{self._sink}: offset of {topic}[{partition}] is {stored}, not at or before {first}"
         )
 
-    def _retry(self, operation: Callable[[psycopg.Connection], Any]) -> Any:
-        retrying = Retrying(
-            retry=retry_if_exception(is_transient),
-            wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.5),
-            stop=stop_when_event_set(self._stop),
-            sleep=sleep_using_event(self._stop),
-            before_sleep=self._before_sleep,
-            reraise=True,
-        )
-        with self._lock:
-            try:
-                return retrying(lambda: operation(self._connected()))
-            except psycopg.Error as error:
-                self._disconnect()
-                if is_transient(error):
-                    raise PostgresStopped(f"{self._sink}: stopped while waiting; {reason(error)}") from None
-                raise PostgresRefused(f"{self._sink}: {reason(error)}") from None
 
-    def _before_sleep(self, state: RetryCallState) -> None:
-        self._disconnect()
-        error = state.outcome.exception() if state.outcome else None
-        if self._on_retry and error:
-            self._on_retry(reason(error))
-
-    def _connected(self) -> psycopg.Connection:
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=10)
-            path = sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(self._schema))
-            self._connection.execute(path)
-        return self._connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+def connect(dsn: str, schema: str) -> psycopg.Connection:
+    """Return a connection that finds our tables; every statement outside of a transaction is one."""
+    connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10)
+    connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(schema)))
+    return connection
 
 
 _CLAIM = (

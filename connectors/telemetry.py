@@ -4,33 +4,47 @@ The three are served by one small HTTP server on a thread of its own, so that a 
 """
 
 import logging
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
+import msgspec
 import orjson
 import structlog
+from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
 from connectors.settings import Settings
 
-EVENTS = Counter("flowchain_ingest_records_total", "Records read from the events topic", ["outcome"])
-"""outcome: applied, duplicate, tick, or the stage at which a record was refused."""
+EVENTS = Counter("flowchain_ingest_records_total", "Records read from the events topic and committed", ["outcome"])
+"""outcome: applied, duplicate, tick, or the stage at which a record was refused: decode, validate, oversize, null, late,
+future; those are dead letters."""
 VIOLATIONS = Counter("flowchain_violations_total", "Broken promises of executions", ["type"])
 EXECUTIONS = Counter("flowchain_executions_finished_total", "Executions that are over", ["status"])
 OPEN_EXECUTIONS = Gauge("flowchain_executions_open", "Executions that are open", ["partition"])
 LIMIT_REACHED = Counter("flowchain_limit_reached_total", "Times a bound was reached", ["bound"])
+"""bound: untracked_steps (max_steps), closed_by_limit (max_open), series_over_limit (max_series)."""
 COMMIT_SECONDS = Histogram("flowchain_commit_seconds", "Duration of a commit or settlement", ["worker"])
 COMMITS = Counter("flowchain_commits_total", "Commits or settlements", ["worker"])
 WATERMARK = Gauge("flowchain_watermark_unix_seconds", "Event time up to which a partition was seen", ["worker", "partition"])
+LAG = Gauge("flowchain_lag_records", "Offsets between what is settled and the end of a partition, as last told by the broker", ["worker", "topic", "partition"])
+"""Marks of transactions have offsets too, so an idle partition shows a few."""
 WINDOWS_OPEN = Gauge("flowchain_windows_open", "Health windows that have not closed", ["partition"])
-RECORDS_OUT = Counter("flowchain_records_published_total", "Records published", ["topic"])
+RECORDS_OUT = Counter("flowchain_records_published_total", "Records published by ingest and analysis, changelogs and ticks left out", ["topic"])
 ROWS = Counter("flowchain_sink_rows_total", "Rows written", ["table"])
+SINK_RECORDS = Counter("flowchain_sink_records_total", "Records that a sink has settled", ["table", "outcome"])
+"""outcome: written, or foreign: a dead letter, because this pipeline did not write it."""
 RETRIES = Counter("flowchain_sink_retries_total", "Writes that had to be tried again", ["table"])
 DATA_LOSS = Counter("flowchain_data_loss_records_total", "Records deleted before they could be read", ["topic"])
+
+PATHS = ("/metrics", "/healthz", "/readyz", "/status")
+EXECUTION_PATHS = ("/executions/<tenant>/<execution>",)
+EXECUTION_PATH = re.compile(r"/executions/([^/]+)/([^/]+)")
 
 
 class Health:
@@ -68,8 +82,15 @@ class Health:
         }
 
 
-def serve(health: Health, settings: Settings) -> ThreadingHTTPServer:
-    """Serve /metrics, /healthz, /readyz and /status on a daemon thread; returns the server (its port is told)."""
+Ask = Callable[[str, str], Struct | None]
+"""Returns what is known of (tenant, execution), None when nothing is; raises TimeoutError. Called from any thread."""
+
+
+def serve(health: Health, settings: Settings, ask: Ask | None = None) -> ThreadingHTTPServer:
+    """Serve /metrics, /healthz, /readyz and /status on a daemon thread; returns the server (its port is told).
+
+    With `ask` also /executions/<tenant>/<execution>, percent-encoded. Errors are problem details (RFC 9457).
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -82,11 +103,28 @@ def serve(health: Health, settings: Settings) -> ThreadingHTTPServer:
                 self._json(200 if health.ready else 503, {"ready": health.ready})
             elif path == "/status":
                 self._json(200, health.report())
+            elif ask is not None and (found := EXECUTION_PATH.fullmatch(path)):
+                self._execution(ask, *map(unquote, found.groups()))
             else:
-                self._json(404, {"title": "not found", "detail": "there are /metrics, /healthz, /readyz and /status"})
+                self._problem(404, "not found", "there are " + ", ".join(PATHS + EXECUTION_PATHS * (ask is not None)))
+
+        def _execution(self, ask: Ask, tenant: str, execution: str) -> None:
+            try:
+                found = ask(tenant, execution)
+            except TimeoutError:
+                self._problem(503, "no answer", "the worker did not answer in time")
+                return
+            if found is None:
+                self._problem(404, "not found", "the execution is neither open here nor has it ended lately")
+            else:
+                self._answer(200, "application/json", msgspec.json.encode(found))
 
         def _json(self, code: int, body: dict[str, Any]) -> None:
             self._answer(code, "application/json", orjson.dumps(body))
+
+        def _problem(self, code: int, title: str, detail: str) -> None:
+            body = {"type": "about:blank", "status": code, "title": title, "detail": detail}
+            self._answer(code, "application/problem+json", orjson.dumps(body))
 
         def _answer(self, code: int, content_type: str, body: bytes) -> None:
             self.send_response(code)

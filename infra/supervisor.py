@@ -20,10 +20,13 @@ from pathlib import Path
 import httpx
 import psutil
 
+from agents.ingest import TooManyDeadLetters
 from infra.devstack import _launch
 
 WORKERS = ("ingest", "analysis", "sinks-clickhouse", "sinks-postgres")
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
+REFUSED_DELAY_S = 60.0
+"""After an end that a restart does not mend: more dead letters than allowed."""
 STEADY_S = 30.0
 """A worker that ran so long begins again with the first delay."""
 STOP_S = 15.0
@@ -73,7 +76,8 @@ class Supervisor:
             if process is not None and process.poll() is not None:
                 ran_s = time.monotonic() - child.started
                 child.delay_s = FIRST_DELAY_S if ran_s > STEADY_S else min(child.delay_s * 2, LONGEST_DELAY_S)
-                child.process, child.start_at = None, time.monotonic() + child.delay_s
+                refused = process.returncode == TooManyDeadLetters.exit_code
+                child.process, child.start_at = None, time.monotonic() + (REFUSED_DELAY_S if refused else child.delay_s)
             elif process is None and time.monotonic() >= child.start_at:
                 child.restarts += 1
                 self._spawn(child)

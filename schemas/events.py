@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from schemas.base import DurationUs, Id, Name, Record, UnixUs
+from schemas.base import DurationUs, Id, Name, Record, TopicName, UnixUs
 
 AttributeValue = str | bool | int | Annotated[float, Field(allow_inf_nan=False)]
 Attributes = Annotated[dict[Annotated[str, Field(max_length=128)], AttributeValue], Field(max_length=32)]
@@ -33,7 +33,7 @@ class Resources(Record):
 class ConsumedRecord(Record):
     """The Kafka record that a step worked on."""
 
-    topic: Annotated[str, Field(min_length=1, max_length=249)]
+    topic: TopicName
     partition: Annotated[int, Field(ge=0, le=2**31 - 1)]
     offset: Annotated[int, Field(ge=0, le=2**63 - 1)]
     broker_us: DurationUs = Field(0, description="time between its production and its consumption")
@@ -48,7 +48,7 @@ class _Event(Record):
     id: Id | None = Field(None, description="unique per event; two different ids are never taken for a duplicate")
     user: Name | None = None
     tier: Name | None = Field(None, description="subscription tier of the tenant or user")
-    chain_version: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    chain_version: Id | None = None
     traceparent: Annotated[str, Field(max_length=128)] | None = Field(None, description="W3C trace context")
     attributes: Attributes | None = None
 

@@ -48,7 +48,7 @@ MODELS: Mapping[str, TypeAdapter[Any]] = {
             (topics.DATA_LOSS, DataLoss),
             (topics.RECOVERY_COMMANDS, RecoveryCommand),
             (topics.RECOVERY_ACTIONS, RecoveryAction),
-            (topics.EVENTS_DLQ, DeadLetter),
+            *((topic, DeadLetter) for topic in topics.DEAD_LETTERS.values()),
         )
     },
 }
@@ -151,7 +151,7 @@ def _message(topic: Topic) -> dict[str, Any]:
         "payload": schema,
         "bindings": {"kafka": {"key": {"type": "string", "description": topic.key}, "bindingVersion": KAFKA_BINDING}},
     }
-    if topic is topics.EVENTS_DLQ:
+    if topic in topics.DEAD_LETTERS.values():
         refused = {"type": "string", "format": "binary", "description": topic.value}
         message |= {"headers": schema, "payload": refused, "contentType": "application/octet-stream"}
     return message

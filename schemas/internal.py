@@ -172,6 +172,10 @@ class PartitionState(msgspec.Struct, omit_defaults=True):
     """The broker's time of that record."""
     trace_batches: int = 0
     """How many trace batches of the partition were published."""
+    recent_records: int = 0
+    """How many of the worker's last records, over which the share of refused ones is limited, are the partition's."""
+    recent_refused: int = 0
+    """How many of them were refused."""
 
 
 class TraceBatch(msgspec.Struct, omit_defaults=True):

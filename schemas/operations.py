@@ -16,6 +16,9 @@ class DeadLetter(Record):
     stage: Literal["decode", "validate", "late", "future", "oversize", "null"]
     reason: Annotated[str, Field(max_length=512)] = Field(description="names the field; never holds a value of it")
     disposition: Literal["refused", "redriven"] = "refused"
+    letter_offset: Count | None = Field(
+        None, description="of redriven: which dead letter of the same partition was sent again; such a record is its mark"
+    )
 
 
 class DataLoss(Record):

@@ -103,7 +103,22 @@ EVENTS_DLQ = Topic(
     "Events that were refused: undecodable, invalid, too late or from the future.", "source", 30 * DAY_MS,
 )
 
+
+def _dead_letters(topic: Topic) -> Topic:
+    """Return the topic for what the sinks cannot read on a topic of ours."""
+    return Topic(
+        f"dlq.{topic.name}", EVENTS_DLQ.key, EVENTS_DLQ.value, ("sinks",), ("flowchain dlq",),
+        f"Records of {topic.name} that a sink could not read: somebody else wrote them.", topic.partitions, 30 * DAY_MS,
+        public=False,
+    )  # fmt: skip
+
+
+DEAD_LETTERS: Mapping[str, Topic] = {EVENTS.name: EVENTS_DLQ} | {
+    topic.name: _dead_letters(topic) for topic in (TRACES, HEALTH, DEPENDENCIES, ANOMALIES, RECOVERY_ACTIONS, DEFINITIONS)
+}
+"""The dead letters of each topic that is read record by record, by the topic's name."""
+
 CATALOGUE: tuple[Topic, ...] = (
     EVENTS, DEFINITIONS, OPEN_EXECUTIONS, PARTIALS, ANALYSIS_STATE, TRACES, VIOLATIONS, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS,
-    ALERTS, DATA_LOSS, RECOVERY_COMMANDS, RECOVERY_ACTIONS, EVENTS_DLQ,
+    ALERTS, DATA_LOSS, RECOVERY_COMMANDS, RECOVERY_ACTIONS, *DEAD_LETTERS.values(),
 )

@@ -5,8 +5,11 @@ every service passes. A property test holds both to the same verdict on any inpu
 """
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, count
+from operator import add, attrgetter
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 import pydantic
@@ -17,6 +20,7 @@ from schemas.events import CHAIN_EVENT
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
+TopicName = Annotated[str, Meta(min_length=1, max_length=249)]
 Time = Annotated[int, Meta(ge=0, le=YEAR_2100_UNIX_US)]
 Bytes = Annotated[int, Meta(ge=0, le=2**60)]
 Message = Annotated[str, Meta(max_length=2048)]
@@ -38,7 +42,7 @@ class Resources(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class ConsumedRecord(Struct, forbid_unknown_fields=True, gc=False):
-    topic: Annotated[str, Meta(min_length=1, max_length=249)]
+    topic: TopicName
     partition: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     offset: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     broker_us: Time = 0
@@ -53,7 +57,7 @@ class _Event(Struct, forbid_unknown_fields=True, gc=False, tag_field="type", kw_
     id: Id | None = None
     user: Name | None = None
     tier: Name | None = None
-    chain_version: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    chain_version: Id | None = None
     traceparent: Annotated[str, Meta(max_length=128)] | None = None
     attributes: Attributes | None = None
 
@@ -162,6 +166,21 @@ _decoder = msgspec.json.Decoder(Event)
 _decode_lines: Callable[[bytes], list[Event]] = _decoder.decode_lines
 _decode_one: Callable[[bytes], Event] = _decoder.decode
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPED = re.compile(rb"\\(?:[bfnrt]|u00[0-7])")
+"""What may stand for a control character below U+0020, which JSON holds as an escape only."""
+_ESCAPED_OR_DELETE = re.compile(rb"\\(?:[bfnrt]|u00[0-7])|\x7f")
+_NAMED = (Name, Id, TopicName, Name | None, Id | None)
+_NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(field for field, hint in get_type_hints(kind, include_extras=True).items() if hint in _NAMED)
+    for kind in (Parent, ConsumedRecord, *get_args(Event))
+}
+"""The fields of each kind that the contract allows no control characters in."""
+_PLACES: dict[type, str] = {Parent: "parents[...].", ConsumedRecord: "consumed."}
+_texts: dict[type, Callable[[Any], Iterable[str | None]]] = {
+    kind: attrgetter(*fields) if fields else lambda _: () for kind, fields in _NAMES.items()
+}
+
 
 def decode_chunk(values: Sequence[bytes | None]) -> list[Event | Refused]:
     """Return an Event or the reason of its refusal per value, in order.
@@ -171,12 +190,47 @@ def decode_chunk(values: Sequence[bytes | None]) -> list[Event | Refused]:
     whole values, and as many events as records mean one each.
     """
     try:
-        events: list[Any] = _decode_lines(b"\n".join(values))  # type: ignore[arg-type]
+        joined = b"\n".join(values)  # type: ignore[arg-type]
+        events: list[Any] = _decode_lines(joined)
     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
         return [decode_record(value) for value in values]
     if len(events) != len(values) or not _objects(values):  # type: ignore[arg-type]
         return [decode_record(value) for value in values]
+    _refuse_controls(events, values, joined)  # type: ignore[arg-type]
     return events
+
+
+def _refuse_controls(events: list[Any], values: Sequence[bytes], joined: bytes) -> None:
+    """Put refusals in place of the events that hold a control character in a name or an id.
+
+    Only records that hold an escape are looked at: a pattern on every field would cost more than decoding does.
+    """
+    if b"\\" not in joined and b"\x7f" not in joined:
+        return
+    search = _pattern(joined).search
+    found = search(joined)
+    if found is None:
+        return
+    ends = list(map(add, accumulate(map(len, values)), count(1)))
+    while found is not None:
+        index = bisect_right(ends, found.start())
+        events[index] = _checked(events[index])
+        found = search(joined, ends[index])
+
+
+def _pattern(value: bytes) -> re.Pattern[bytes]:
+    return _ESCAPED_OR_DELETE if b"\x7f" in value else _ESCAPED
+
+
+def _checked(event: Event) -> Event | Refused:
+    """Return the event, or its refusal where a name or an id holds a control character."""
+    for part in (event, *(getattr(event, "parents", None) or ()), getattr(event, "consumed", None)):
+        if part is None or (text := "".join(filter(None, _texts[type(part)](part)))).isprintable():
+            continue
+        if _CONTROL.search(text):
+            field = next(name for name in _NAMES[type(part)] if _CONTROL.search(getattr(part, name) or ""))
+            return Refused("validate", f"Control character in a name or an id - at `$.{_PLACES.get(type(part), '')}{field}`")
+    return event
 
 
 def _objects(values: Sequence[bytes]) -> bool:
@@ -196,7 +250,8 @@ def decode_record(value: bytes | None) -> Event | Refused:
     if len(value) > MAX_RECORD_BYTES:
         return Refused("oversize", f"the record has {len(value)} bytes, more than {MAX_RECORD_BYTES}")
     try:
-        return _decode_one(value)
+        event = _decode_one(value)
+        return event if _pattern(value).search(value) is None else _checked(event)
     except msgspec.ValidationError as error:
         refused = Refused("validate", _UNKNOWN_TYPE.sub("Unknown event type", str(error))[:512])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -16,7 +16,7 @@ from schemas.internal import Delta, EdgeDelta, Partial
 from schemas.violations import Violation
 from streams import histogram
 from streams.booking import keep_smallest, sample_unit
-from streams.ids import derived_id
+from streams.ids import derived_id, join_key, split_key
 from streams.limits import Limits
 
 SeriesKey = tuple[str, str, str, str]
@@ -125,7 +125,7 @@ class HealthStage:
         elif kind == "seen":
             self._seen |= {tuple(k): start for k, start in msgspec.json.decode(value)}
         elif kind == "window":
-            start, tenant, chain = rest.split("\x1f")
+            start, tenant, chain = split_key(rest)
             self._windows[int(start), tenant, chain] = msgspec.json.decode(value, type=ChainWindow)
         else:
             raise ValueError(f"no entry of the health stage: {key!r}")
@@ -137,11 +137,11 @@ class HealthStage:
             if kind == "progress":
                 yield key, msgspec.json.encode(self._progress)
             elif kind == "seen":
-                tenant, chain = rest.split("\x1f")
+                tenant, chain = split_key(rest)
                 held = [(k, start) for k, start in self._seen.items() if k[:2] == (tenant, chain)]
                 yield key, msgspec.json.encode(held) if held else None
             else:
-                start, tenant, chain = rest.split("\x1f")
+                start, tenant, chain = split_key(rest)
                 window = self._windows.get((int(start), tenant, chain))
                 yield key, None if window is None else msgspec.json.encode(window)
         self._dirty.clear()
@@ -150,7 +150,7 @@ class HealthStage:
 
     def _add(self, delta: Delta, partition: int) -> None:
         window = self._window(delta.window_start_unix_us, delta.tenant, delta.chain)
-        name = f"{delta.step}\x1f{delta.component}"
+        name = join_key((delta.step, delta.component))
         merged = window.series.get(name)
         if merged is None:
             # A window that has closed without it may have been told as silent: this corrects that.
@@ -165,7 +165,7 @@ class HealthStage:
 
     def _add_edge(self, edge: EdgeDelta) -> None:
         window = self._window(edge.window_start_unix_us, edge.tenant, edge.chain)
-        name = f"{edge.kind}\x1f{edge.source}\x1f{edge.target}\x1f{edge.topic}"
+        name = join_key((edge.kind, edge.source, edge.target, edge.topic))
         merged = window.edges.get(name)
         if merged is None:
             window.edges[name] = MergedEdge(edge)
@@ -178,7 +178,7 @@ class HealthStage:
         merged.changed = True
 
     def _window(self, start_us: int, tenant: str, chain: str) -> ChainWindow:
-        self._dirty.add(f"window/{start_us}\x1f{tenant}\x1f{chain}")
+        self._dirty.add(_entry((start_us, tenant, chain)))
         return self._windows.setdefault((start_us, tenant, chain), ChainWindow())
 
     def _advance(self, partial: Partial) -> None:
@@ -213,12 +213,12 @@ class HealthStage:
             if merged.changed:
                 merged.revision, merged.changed = merged.revision + 1, False
                 self._emit_series(merged, before_us, closed)
-                self._dirty.add("window/" + "\x1f".join(map(str, key)))
+                self._dirty.add(_entry(key))
         for edge in window.edges.values():
             if edge.changed:
                 edge.revision, edge.changed = edge.revision + 1, False
                 closed.dependencies.append(dependency_window(edge, self._limits.window_us))
-                self._dirty.add("window/" + "\x1f".join(map(str, key)))
+                self._dirty.add(_entry(key))
 
     def _emit_series(self, merged: MergedSeries, before_us: int, closed: Closed) -> None:
         total = merged.total
@@ -233,7 +233,7 @@ class HealthStage:
         if total.chain and total.events:
             self._emit_silence(series, before_us, total.window_start_unix_us, closed)
             self._seen[series] = max(total.window_start_unix_us, self._seen.get(series, 0))
-            self._dirty.add(f"seen/{total.tenant}\x1f{total.chain}")
+            self._dirty.add("seen/" + join_key((total.tenant, total.chain)))
         if window.kind == "step" and (found := error_rate_violation(window)):
             closed.violations.append(found)
 
@@ -246,7 +246,7 @@ class HealthStage:
         end_us = min(until_us, seen_us + (SILENT_WINDOWS + 1) * length)
         for start_us in range(max(before_us, seen_us + length), end_us, length):
             held = self._windows.get((start_us, series[0], series[1]))
-            if held is None or f"{series[2]}\x1f{series[3]}" not in held.series:
+            if held is None or join_key(series[2:]) not in held.series:
                 empty = Delta(*series, start_us, 0, 0)
                 closed.windows.append(health_window(empty, 0, [], closed.watermark_us, length))
 
@@ -256,14 +256,19 @@ class HealthStage:
             self._emit_silence(series, before_us, next_start_us, closed)
             if seen_us + SILENT_WINDOWS * self._limits.window_us < next_start_us:
                 del self._seen[series]
-                self._dirty.add(f"seen/{series[0]}\x1f{series[1]}")
+                self._dirty.add("seen/" + join_key(series[:2]))
 
     def _purge(self, watermark_us: int) -> None:
         limits = self._limits
         keep_us = watermark_us - limits.grace_us - limits.lateness_us - limits.window_us
         for key in [key for key in self._windows if key[0] <= keep_us]:
             del self._windows[key]
-            self._dirty.add("window/" + "\x1f".join(map(str, key)))
+            self._dirty.add(_entry(key))
+
+
+def _entry(key: ChainKey) -> str:
+    """Return the name of a window's entry."""
+    return "window/" + join_key((str(key[0]), *key[1:]))
 
 
 def merge_delta(into: Delta, other: Delta) -> None:

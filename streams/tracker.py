@@ -145,6 +145,10 @@ class Tracker:
         """Those that are open, and finished ones that are remembered."""
         return [tracked.execution for tracked in self._life.executions.values()]
 
+    def find(self, tenant: str, execution: str) -> Tracked | None:
+        """Return an execution that is open or remembered."""
+        return self._life.executions.get((tenant, execution))
+
     @property
     def series(self) -> list[SeriesKey]:
         """The series that are told apart."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from agents.ingest import TooManyDeadLetters
 from connectors.migrate import MigrationError
 from connectors.spans import SpanImportError
-from infra.cli import alerts, bench, demo, dlq, importing, settings, stack, topics, verify, worker
+from infra.cli import alerts, bench, demo, dlq, executions, importing, settings, stack, topics, verify, worker
 from infra.cli.common import CommandError
 from infra.devstack import DevstackError
 from infra.importing import ImportRefused
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, worker, topics, alerts, dlq, verify, importing, bench, settings):
+for module in (stack, demo, worker, topics, alerts, executions, dlq, verify, importing, bench, settings):
     module.register(app)
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         app()
     except KNOWN as error:
         Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_sentence(error)}")
-        sys.exit(1)
+        sys.exit(error.exit_code if isinstance(error, TooManyDeadLetters) else 1)
 
 
 def _sentence(error: Exception) -> str:

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def worker(name: Worker, prefix: Prefix = None) -> None:
     """Run one worker until SIGTERM or Ctrl-C.
 
-    Exit code 1 means: restart me. Run as many of each as there are partitions.
+    Exit code 1 means: restart me; 65: more dead letters than allowed, which no restart mends. Run as many of each as there are partitions.
 
     Example: `flowchain worker ingest`
     """

@@ -82,6 +82,8 @@ def dead_letters(settings: Settings, found: Found) -> None:
     """Read the dead letters by the offset and partition of the record that was refused."""
     for stored in read_dead_letters(settings):
         letter = stored.letter
+        if letter is None:
+            continue  # somebody else's record
         found.add((letter.partition, letter.offset), (0,), pack({"topic": letter.topic, "stage": letter.stage}))
 
 

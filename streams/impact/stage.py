@@ -12,7 +12,7 @@ from schemas.analysis import Anomaly, Incident, Suspect
 from schemas.health import HealthWindow
 from schemas.internal import Delta, EdgeDelta
 from streams.graph import Edge
-from streams.ids import SEPARATOR
+from streams.ids import join_key, split_key
 from streams.impact.blast import blast_radius
 from streams.impact.incident import (
     ANOMALOUS,
@@ -279,7 +279,7 @@ class ImpactStage:
 
     def restore(self, key: str, value: bytes) -> None:
         """Take back one entry; raises ValueError if it is not one."""
-        kind, *parts = key.split(SEPARATOR)
+        kind, *parts = split_key(key)
         if kind == _CLOCK:
             self._clock_us = msgspec.msgpack.decode(value, type=int)
             return
@@ -298,7 +298,7 @@ class ImpactStage:
 
 
 def _key(*parts: str) -> str:
-    return SEPARATOR.join(parts)
+    return join_key(parts)
 
 
 def _memory_changes(tenant: Tenant) -> Iterator[tuple[str, bytes | None]]:

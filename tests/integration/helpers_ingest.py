@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from connectors.deadletters import StoredLetter, read_dead_letters
 from connectors.log import offsets_held, reader
@@ -38,13 +41,13 @@ class Pipeline:
     folder: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, **env: str) -> subprocess.Popen[bytes]:
-        """Start a worker as `flowchain worker ingest` does."""
-        given = {name: str(getattr(self.settings, name)) for name in self.settings.model_fields_set}
+    def start(self, worker_name: str = "ingest", **env: str) -> subprocess.Popen[bytes]:
+        """Start a worker as `flowchain worker` does."""
+        given = {name: plain(getattr(self.settings, name)) for name in self.settings.model_fields_set}
         variables = {f"FLOWCHAIN_{name.upper()}": value for name, value in {**given, **env}.items()}
         with self.log(len(self.workers)).open("wb") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "infra.cli", "worker", "ingest"], cwd=self.folder, stdout=log, stderr=log,
+                [sys.executable, "-m", "infra.cli", "worker", worker_name], cwd=self.folder, stdout=log, stderr=log,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "1000", **variables},
             )  # fmt: skip
         self.workers.append(worker)
@@ -73,6 +76,13 @@ class Pipeline:
             )  # fmt: skip
         assert producer.flush(30) == 0
         assert failures == []
+
+    def put(self, topic: topics.Topic, records: dict[bytes, bytes], headers: Any = None) -> None:
+        """Put records on partition 0 of a topic of ours, as another version may have written them."""
+        producer = Producer({**self.settings.kafka(), "acks": "all"})
+        for key, value in records.items():
+            producer.produce(self.settings.topic(topic.name), value, key, 0, headers=headers)
+        assert producer.flush(30) == 0
 
     def delete_before(self, partition: int, offset: int) -> None:
         """Have the broker forget the head of a partition."""
@@ -156,6 +166,21 @@ class Raw:
     key: bytes | None = None
     partition: int = 0
     headers: list[tuple[str, bytes]] | None = None
+
+
+def plain(value: Any) -> str:
+    """Return a setting as an environment variable holds it."""
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+def metrics(port: int) -> dict[str, float]:
+    """Return what a worker tells, as {name{label="value",…}: value}."""
+    families = text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text)
+    return {
+        sample.name + "{" + ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items())) + "}": sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def now_us() -> int:

@@ -12,9 +12,7 @@ import pytest
 from clickhouse_driver import Client  # type: ignore[import-untyped]
 
 from connectors.clickhouse import (
-    ClickHouseRefused,
     ClickHouseSink,
-    ClickHouseStopped,
     Columns,
     Resume,
     client,
@@ -22,6 +20,7 @@ from connectors.clickhouse import (
 from connectors.migrate import migrate_clickhouse
 from connectors.rows.position import Position
 from connectors.rows.traces import TRACE_COLUMNS, TRACE_TABLE, trace_columns
+from connectors.sink import SinkRefused, SinkStopped
 from infra.devstack import Stack
 from schemas.internal import Execution, Step, TraceBatch
 
@@ -239,7 +238,7 @@ def test_close_ends_a_wait_in_another_thread(stack: Stack, database: str) -> Non
     def resume() -> None:
         try:
             away.resume("topic", 0)
-        except ClickHouseStopped:
+        except SinkStopped:
             ended.append("stopped")
 
     thread = threading.Thread(target=resume)
@@ -319,7 +318,7 @@ def test_value_of_a_wrong_type_is_refused_without_showing_it(
         secret if name == column else list(values)
         for name, values in zip(TRACE_COLUMNS, columns, strict=True)
     ]
-    with pytest.raises(ClickHouseRefused) as caught:
+    with pytest.raises(SinkRefused) as caught:
         sink(stack, database).insert(broken, tenant)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -327,7 +326,7 @@ def test_value_of_a_wrong_type_is_refused_without_showing_it(
 
 def test_missing_table_is_refused(stack: Stack, database: str) -> None:
     writer = ClickHouseSink(stack.clickhouse_dsn, "nothing", ["a"], database=database)
-    with pytest.raises(ClickHouseRefused, match="UNKNOWN_TABLE"):
+    with pytest.raises(SinkRefused, match="UNKNOWN_TABLE"):
         writer.insert([[1]], "t")
     writer.close()
 
@@ -341,6 +340,6 @@ def test_server_that_is_away_is_waited_for_until_told_to_stop() -> None:
             stop.set()
 
     away = ClickHouseSink("clickhouse://127.0.0.1:1/x", "t", ["a"], stop=stop, on_retry=note)
-    with pytest.raises(ClickHouseStopped):
+    with pytest.raises(SinkStopped):
         away.resume("topic", 0)
     assert reasons == ["NetworkError 210 NETWORK_ERROR"] * 3

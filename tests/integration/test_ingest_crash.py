@@ -8,7 +8,7 @@ import pytest
 from helpers_ingest import MS, Pipeline, Raw, completed, event, now_us, pipeline, stop
 
 from infra.devstack import Stack
-from schemas.topics import DATA_LOSS
+from schemas.topics import DATA_LOSS, OPEN_EXECUTIONS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -105,3 +105,31 @@ def test_silence_is_put_on_the_log_and_what_is_missing_is_noticed(stack: Stack, 
         assert ticks
         assert {message.partition() for message in ticks} == {0}, "a partition that never held a record stays empty"
         assert [x.status for x in pipe.executions()] == ["incomplete"]
+
+
+def test_names_with_separators_of_keys_neither_stop_the_worker_nor_the_one_after_it(stack: Stack, tmp_path: Path) -> None:
+    with pipeline(stack, tmp_path, source_partitions=1, tick_idle_s=60, idle_s=1, lateness_s=0.1) as pipe:
+        bad = [completed("bad", now_us(), "a\x1fb"), completed("bad", now_us(), user="a\x1fb"), completed("b\x1fad", now_us())]
+        open_ = event("execution.started", now_us(), "open")
+        pipe.send([Raw(value) for value in (*bad, open_, completed("good", now_us()))])
+        pipe.start()
+        pipe.settles_at(2)
+        assert stop(pipe.workers[-1]) == 0
+        pipe.start()
+        pipe.send([Raw(completed("after", now_us() + 5_000 * MS))])
+        pipe.settles_at(3)
+        pipe.eventually(lambda: "open" in {x.execution for x in pipe.executions()})
+        assert stop(pipe.workers[-1]) == 0
+        assert [letter.letter.stage for letter in pipe.dead_letters()] == ["validate"] * 3
+
+
+def test_what_a_rebalance_callback_raises_is_told(stack: Stack, tmp_path: Path) -> None:
+    with pipeline(stack, tmp_path, source_partitions=1) as pipe:
+        pipe.send([Raw(completed("e", now_us()))])
+        pipe.start()
+        pipe.settles_at(1)
+        assert stop(pipe.workers[-1]) == 0
+        pipe.put(OPEN_EXECUTIONS, {b"p": b"no state"})
+        assert pipe.start().wait(60) == 1
+        assert "SystemError" not in pipe.log().read_text()
+        assert pipe.log().read_text().rstrip().splitlines()[-1].startswith("msgspec.DecodeError")

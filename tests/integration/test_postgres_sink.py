@@ -11,12 +11,7 @@ import pytest
 from psycopg import sql
 
 from connectors.migrate import migrate_postgres
-from connectors.postgres import (
-    PostgresRefused,
-    PostgresSink,
-    PostgresStopped,
-    StaleWriter,
-)
+from connectors.postgres import PostgresSink, StaleWriter
 from connectors.rows.position import Position
 from connectors.rows.postgres import (
     CHAINS,
@@ -27,6 +22,7 @@ from connectors.rows.postgres import (
     execution_rows,
     metric_rows,
 )
+from connectors.sink import SinkRefused, SinkStopped
 from infra.devstack import Stack
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.health import HealthWindow, Histogram
@@ -115,7 +111,7 @@ def test_refused_batch_leaves_neither_rows_nor_offset(
     writer: PostgresSink, connection: psycopg.Connection, tenant: str
 ) -> None:
     writer.write("t", 0, 0, 0, executions(tenant, ("a", 0, "completed")))
-    with pytest.raises(PostgresRefused, match="CheckViolation 23514") as caught:
+    with pytest.raises(SinkRefused, match="CheckViolation 23514") as caught:
         writer.write("t", 0, 1, 1, executions(tenant, ("b", 0, "completed"), ("c", 0, "secret-value")))
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -244,6 +240,6 @@ def test_server_that_is_away_is_waited_for_until_told_to_stop() -> None:
             stop.set()
 
     away = PostgresSink("postgresql://nobody@127.0.0.1:1/x", "s", ALL, stop=stop, on_retry=note)
-    with pytest.raises(PostgresStopped):
+    with pytest.raises(SinkStopped):
         away.resume("t", 0)
     assert reasons == ["OperationalError"] * 3

@@ -48,8 +48,10 @@ def render(value: Any) -> str:
 
 # -- valid events -----------------------------------------------------------------------------------------------------
 
-names = st.text(min_size=1, max_size=128) | st.sampled_from(["a", "ü" * 128, "😀" * 128, "x" * 64])
-ids = st.text(min_size=1, max_size=64) | st.just("😀" * 64)
+CONTROLS = [chr(number) for number in (*range(0x20), 0x7F)]
+visible = st.characters(exclude_categories=["Cs"], exclude_characters=CONTROLS)
+names = st.text(visible, min_size=1, max_size=128) | st.sampled_from(["a", "ü" * 128, "😀" * 128, "x" * 64, "\x80\x85\x9f\u2028"])
+ids = st.text(visible, min_size=1, max_size=64) | st.just("😀" * 64)
 times = st.integers(0, 4_102_444_800_000_000) | st.sampled_from([0, 4_102_444_800_000_000])
 attribute_values = st.text(max_size=8) | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 
@@ -104,7 +106,7 @@ events = st.sampled_from(sorted(SHAPES)).flatmap(
 # -- mutations --------------------------------------------------------------------------------------------------------
 
 BOUNDS = [0, 1, 10_000, 2**31 - 1, 2**53, 2**60, 2**63 - 1, 2**64 - 1, 10**18, 4_102_444_800_000_000]
-TOKENS = ["NaN", "Infinity", "-Infinity", "-NaN", "nan", "1e400", "-1e400", "1e-400", "-0", "-0.0", "01", "+1", "1.", ".5", "1e", "1E5", "1e+2", "1.0", "5.0e0", "-", "tru", "nul", "1.7976931348623159e308", '"\\ud800"', '"\\udc00x"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\x"', '"\\u12g4"', '"\\/"', "'a'", '"a', 'b"', "{}", "[]", "[[]]", '{"span":"a"}', '[{"span":"a","x":1}]', '{"a":1,"\\u0061":2}', '{"a":null,"a":1}', "{,}", "[1,]", '"step\\u002estarted"', "//", "/**/"]
+TOKENS = ["NaN", "Infinity", "-Infinity", "-NaN", "nan", "1e400", "-1e400", "1e-400", "-0", "-0.0", "01", "+1", "1.", ".5", "1e", "1E5", "1e+2", "1.0", "5.0e0", "-", "tru", "nul", "1.7976931348623159e308", '"\\ud800"', '"\\udc00x"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\x"', '"\\u12g4"', '"\\/"', "'a'", '"a', 'b"', "{}", "[]", "[[]]", '{"span":"a"}', '[{"span":"a","x":1}]', '{"a":1,"\\u0061":2}', '{"a":null,"a":1}', '"a\\u001fb"', '"\\u007F"', '"\x7f"', '"a\\n"', '"\\t"', '"\\\\n"', '"\\u0080"', '[{"span":"\\u0001"}]', "{,}", "[1,]", '"step\\u002estarted"', "//", "/**/"]
 tokens = st.sampled_from(
     [Token(text) for text in TOKENS]
     + [Token(text) for text in ('"', '"\n"', "", "[" * 300 + "]" * 300, "[" * 3000, "9" * 400, "9" * 4300, "-" + "9" * 4301)]
@@ -231,6 +233,9 @@ REFUSED = {
     "an infinite attribute": b'{"type":"execution.started","chain":"c","execution":"e","time_unix_us":1,"attributes":{"a":1e400}}',
     "two events": TICK + TICK,
     "half a surrogate pair": b'{"type":"execution.started","chain":"\\ud800","execution":"e","time_unix_us":1}',
+    "a separator of keys in a name": b'{"type":"execution.started","chain":"a\\u001fb","execution":"e","time_unix_us":1}',
+    "a line break at the end of an id": b'{"type":"execution.started","chain":"c","execution":"e\\n","time_unix_us":1}',
+    "DEL as it is in a name": b'{"type":"execution.started","chain":"c\x7f","execution":"e","time_unix_us":1}',
     "a byte order mark": b"\xef\xbb\xbf" + TICK,
     "nothing": b"",
     "null": b"null",
@@ -255,6 +260,36 @@ LAST_COUNTS = {
 @pytest.mark.parametrize("value", LAST_COUNTS.values(), ids=LAST_COUNTS)
 def test_of_a_key_given_twice_the_last_value_counts(value: bytes) -> None:
     assert agree(value) == {"type": "clock.tick", "time_unix_us": 1}
+
+
+STEP = {"type": "step.failed", "chain": "c", "execution": "e", "step": "s", "time_unix_us": 1, "error_type": "Boom"}
+NAMED = ("chain", "execution", "tenant", "component", "id", "user", "tier", "chain_version", "step", "span", "error_type")
+PLACES = {name: STEP | {name: "%"} for name in NAMED} | {
+    "parents[...].span": STEP | {"parents": [{"span": "a"}, {"span": "%"}]},
+    "parents[...].execution": STEP | {"parents": [{"span": "a", "execution": "%"}]},
+    "parents[...].component": STEP | {"parents": [{"span": "a", "component": "%"}]},
+    "consumed.topic": STEP | {"consumed": {"topic": "%", "partition": 0, "offset": 0}},
+    "instance": {"type": "resource.sampled", "component": "c", "time_unix_us": 1, "instance": "%"},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_name_and_no_id_holds_a_control_character(place: str) -> None:
+    value = json.dumps(PLACES[place])
+    assert agree(value.encode()) is not None
+    for character in CONTROLS:
+        bad = value.replace("%", json.dumps(f"x{character}y")[1:-1]).encode()
+        assert agree(bad) is None
+        refused = decode_chunk([TICK, bad, TICK])[1]
+        assert isinstance(refused, Refused)
+        assert (refused.stage, f"`$.{place}`" in refused.reason) == ("validate", True)
+
+
+@pytest.mark.parametrize("field", ["error_message", "traceparent"])
+def test_texts_may_hold_control_characters(field: str) -> None:
+    value = json.dumps(STEP | {field: "".join(CONTROLS)}).encode()
+    assert agree(value) is not None
+    assert decode_chunk([value, TICK]) == [decode_record(value), decode_record(TICK)]
 
 
 def test_only_the_size_limit_is_the_decoders_own() -> None:

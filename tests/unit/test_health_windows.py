@@ -246,3 +246,15 @@ def test_order_in_which_partitions_report_does_not_matter() -> None:
     seen = [feed(stage(), *copy.deepcopy(order)).windows for order in itertools.permutations(parts)]
     assert all(windows == seen[0] for windows in seen)
     assert [w.events for w in seen[0]] == [6]
+
+
+def test_state_comes_back_whatever_the_names_hold() -> None:
+    found, again = stage(), stage()
+    odd = delta(chain="c\x1fd\x1b", step="a/\x1f")
+    found.apply(partial(0, 5, odd, delta(chain="c/d")))
+    entries = dict(found.changes())
+    for key, value in entries.items():
+        again.restore(key, value or b"")
+    assert again.open_windows == 2
+    again.apply(partial(0, 6, odd, delta(chain="c/d")))
+    assert dict(again.changes()).keys() == entries.keys()
