@@ -107,10 +107,18 @@ def test_one_weak_anomaly_opens_nothing_two_do_and_find_the_slow_component() -> 
 
 def test_more_load_is_no_trouble_less_is() -> None:
     stage = ImpactStage()
+    assert list(run(World(), 80, stage)) == []
     more = [anomaly("hub", "route", n, feature="throughput_per_s") for n in (6, 7)]
     assert stage.advance(START_US + 90 * SECOND, [], more) == []
     less = [anomaly("hub", "route", n, feature="throughput_per_s", direction="lower") for n in (6, 7)]
     assert len(stage.advance(START_US + 90 * SECOND, [], less)) == 1
+
+
+def test_less_load_of_everybody_is_the_end_of_traffic_and_no_trouble() -> None:
+    stage = ImpactStage()
+    assert list(run(World(), 80, stage)) == []
+    less = [anomaly("hub", "route", n, feature="throughput_per_s", direction="lower") for n in (8, 9)]
+    assert stage.advance(START_US + 110 * SECOND, [], less) == []
 
 
 def window(component: str, chain: str = "order", tenant: str = "acme") -> HealthWindow:
