@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.internal import Delta, EdgeDelta, Execution, Partial, PartitionState, TraceBatch
 from schemas.operations import DataLoss, DeadLetter
 from streams.events import Refused
-from streams.ids import derived_id, join_key
+from streams.ids import derived_id, key_of
 from streams.lifecycle import Output
 from streams.tracker import Tracker
 
@@ -148,7 +148,7 @@ def _changelog(producer: Producer, topic: str, tracker: Tracker, pending: Pendin
 
 
 def _name(kind: str, parts: Iterable[str]) -> bytes:
-    return join_key((kind, *parts)).encode()
+    return key_of(kind, *parts).encode()
 
 
 def _by_steps(executions: Iterable[Execution]) -> Iterator[list[Execution]]:

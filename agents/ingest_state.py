@@ -14,7 +14,7 @@ from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Execution, PartitionState, TraceBatch
 from streams.booking import SeriesKey
-from streams.ids import split_key
+from streams.ids import parts_of
 from streams.lifecycle import ExecutionKey
 from streams.refusals import Refusals
 from streams.rules import RuleBook
@@ -75,7 +75,7 @@ def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]
     open_: list[Execution] = []
     series: list[SeriesKey] = []
     for key, value in entries.items():
-        kind, *parts = split_key(key.decode())
+        kind, *parts = parts_of(key.decode())
         if kind == EXECUTION:
             open_.append(decode_execution(value))
         elif kind == SERIES:

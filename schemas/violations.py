@@ -11,12 +11,14 @@ ViolationType = Literal[
     "step.slow",
     "step.missing",
     "step.late",
+    "step.delayed",
     "step.out_of_order",
     "step.unexpected",
     "step.duplicated",
     "execution.failed",
     "error_rate.exceeded",
     "cardinality.exceeded",
+    "clock.ahead",
 ]
 
 
@@ -34,7 +36,7 @@ class Violation(Record):
     id: Id
     type: ViolationType
     tenant: Name
-    chain: Name
+    chain: OptionalName = Field(description="empty where no chain is meant, as of clock.ahead")
     step: OptionalName = ""
     component: OptionalName = ""
     execution: Id | None = None

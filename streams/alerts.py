@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from schemas.analysis import Alert, Cause, Hurt, Incident, Severity, Suspect
+from schemas.analysis import Alert, Cause, Incident, Severity, Suspect
 from streams.ids import derived_id
 from streams.rootcause.base import clock
 
 _RANK: dict[str, int] = {"info": 0, "warning": 1, "critical": 2}
+_HEARSAY = frozenset(("step.missing", "step.delayed", "step.out_of_order"))
+"""What shows nothing by itself: a missing step may be under way, and order is a matter of clocks."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -26,11 +28,9 @@ class AlertSettings(msgspec.Struct, frozen=True):
     cause_probability: float = 0.4
     """A suspect at least so probable is named as the cause."""
     cause_margin: float = 0.1
-    """A new leader must lead the cause named last by so much: no flapping between two."""
+    """Another one must lead the cause named last by so much to be named in its place: no flapping between two."""
     least_anomalies: int = 3
     """An incident of anomalies alone, fewer than so many and without a suspect, is retracted at its end."""
-    late_share: float = 0.9
-    """Missing steps of which so many came late after all are retracted."""
     max_suspects: int = 5
     max_affected: int = 20
     max_remembered: int = 10_000
@@ -38,6 +38,15 @@ class AlertSettings(msgspec.Struct, frozen=True):
 
 
 DEFAULTS = AlertSettings()
+
+
+class NamedCause(msgspec.Struct):
+    """A cause that was named, in the words and with the probability that it had while it was likely."""
+
+    component: str
+    step: str
+    probability: float
+    reason: str
 
 
 class AlertState(msgspec.Struct):
@@ -48,7 +57,8 @@ class AlertState(msgspec.Struct):
     revision: int = -1
     said_us: int = 0
     severity: str = ""
-    cause: str = ""
+    cause: NamedCause | None = None
+    """Stays named until another one overtakes it: the evidence against it fades while a fault ends."""
     affected: list[str] = []
     ended: bool = False
     seen_us: int = 0
@@ -117,42 +127,39 @@ class AlertStage:
 
     def _differs(self, state: AlertState, incident: Incident) -> bool:
         """Return whether something a person acts on has changed since the last word."""
-        cause = self._cause(incident, state.cause)
         return (
             incident.severity != state.severity
-            or (cause.component if cause else "") != state.cause
+            or _component(self._cause(incident, state.cause)) != _component(state.cause)
             or not set(_affected(incident)) <= set(state.affected)
         )
 
-    def _cause(self, incident: Incident, named: str) -> Suspect | None:
-        """Return the suspect to name as the cause; the one named last stays unless it is clearly overtaken."""
+    def _cause(self, incident: Incident, named: NamedCause | None) -> NamedCause | None:
+        """Return the cause to name: the one named last, unless another one has clearly overtaken it."""
         likely = [s for s in incident.suspects if s.probability >= self._settings.cause_probability]
-        lead = likely[0] if likely else None
-        last = next((s for s in incident.suspects if s.component == named), None)
-        if lead is None or last is None or lead.probability >= last.probability + self._settings.cause_margin:
-            return lead
-        return last
+        if named is not None:
+            held = next((s.probability for s in incident.suspects if s.component == named.component), 0.0)
+            least = held + self._settings.cause_margin
+            likely = [s for s in likely if s.component == named.component or s.probability >= least]
+        return _named(likely[0]) if likely else named
 
     def _was_nothing(self, incident: Incident) -> bool:
+        """Return whether nothing has happened: every missing step had come in time and was only heard of too late."""
         counts = incident.violations
-        hard = sum(n for kind, n in counts.items() if kind not in ("step.missing", "step.late", "step.out_of_order"))
-        if hard:
+        if counts.keys() - _HEARSAY:
             return False
-        missing, late = counts.get("step.missing", 0), counts.get("step.late", 0)
-        if missing:
-            return late >= self._settings.late_share * missing
+        if missing := counts.get("step.missing", 0):
+            return counts.get("step.delayed", 0) >= missing
         return not incident.suspects and len(incident.anomalies) < self._settings.least_anomalies
 
     def _say(self, state: AlertState, incident: Incident, status: str, time_us: int = 0) -> Alert:
-        cause = self._cause(incident, state.cause)
+        state.cause = self._cause(incident, state.cause)
         state.revision += 1
         state.said_us = max(incident.updated_unix_us, time_us)
         state.severity = incident.severity
-        state.cause = cause.component if cause else ""
         state.affected = sorted(set(state.affected) | set(_affected(incident)))
         self._wait(state, None)
         self._dirty[incident.id] = None
-        return _alert(state, incident, status, cause, self._settings)
+        return _alert(state, incident, status, self._settings)
 
     def _limit(self) -> None:
         if len(self._states) > self._settings.max_remembered:
@@ -188,7 +195,8 @@ def _affected(incident: Incident) -> list[str]:
     return observed + [f"chain {chain}" for chain in incident.chains]
 
 
-def _alert(state: AlertState, incident: Incident, status: str, cause: Suspect | None, settings: AlertSettings) -> Alert:
+def _alert(state: AlertState, incident: Incident, status: str, settings: AlertSettings) -> Alert:
+    cause = state.cause
     return Alert.model_validate(
         {
             "id": alert_id(incident.id),
@@ -199,9 +207,9 @@ def _alert(state: AlertState, incident: Incident, status: str, cause: Suspect | 
             "incident": incident.id,
             "title": incident.title,
             "summary": _summary(incident, status, cause)[:1024],
-            "cause": _named(cause),
+            "cause": Cause.model_validate(msgspec.structs.asdict(cause)) if cause else None,
             "suspects": incident.suspects[: settings.max_suspects],
-            "affected": _hurt(incident.blast_radius, settings.max_affected),
+            "affected": incident.blast_radius[: settings.max_affected],
             "affected_chains": incident.chains,
             "affected_executions": incident.affected_executions,
             "affected_sample": incident.affected_sample,
@@ -215,17 +223,15 @@ def _alert(state: AlertState, incident: Incident, status: str, cause: Suspect | 
     )
 
 
-def _named(cause: Suspect | None) -> Cause | None:
-    if cause is None:
-        return None
-    return Cause(component=cause.component, step=cause.step, probability=cause.probability, reason=cause.reason)
+def _named(suspect: Suspect) -> NamedCause:
+    return NamedCause(suspect.component, suspect.step, suspect.probability, suspect.reason)
 
 
-def _hurt(hurt: list[Hurt], limit: int) -> list[Hurt]:
-    return hurt[:limit]
+def _component(cause: NamedCause | None) -> str:
+    return cause.component if cause else ""
 
 
-def _summary(incident: Incident, status: str, cause: Suspect | None) -> str:
+def _summary(incident: Incident, status: str, cause: NamedCause | None) -> str:
     """Return what a person reads first: since when, why, who."""
     begin = f"{incident.title} since {clock(incident.first_fault_unix_us)} UTC"
     if status == "retracted":

@@ -22,7 +22,7 @@ from streams.detectors.ensemble import Contribution, Ensemble, Verdict
 from streams.detectors.features import measured
 from streams.detectors.novelty import PeakHold
 from streams.detectors.pooling import Pool
-from streams.ids import derived_id, join_key
+from streams.ids import derived_id, key_of
 
 FORMAT = 1
 """Of the saved entries."""
@@ -133,7 +133,7 @@ class AnomalyStage:
             yield key, entry.save(self.settings.version) if entry else None
 
     def _apply_one(self, window: HealthWindow, frozen: Frozen) -> Anomaly | None:
-        key = join_key((window.tenant, window.chain, window.step, window.component))
+        key = key_of(window.tenant, window.chain, window.step, window.component)
         entry = self._entry(key, window.window_start_unix_us)
         if entry is None or window.window_start_unix_us <= entry.mark_us:
             return None

@@ -50,7 +50,11 @@ def check_end(execution: Execution, step: Step, rules: ChainRules, position: Log
         facts = {"duration_us": step.duration_us, "expected_us": rule.expected_us}
         yield step_violation("step.slow", execution, step, detail, position, **facts)
     if step.step in execution.missing:
-        yield step_violation("step.late", execution, step, f"{step.step} came after it was missed", position)
+        if step.end_us <= (_due_us(execution, rule) or execution.ended_us):
+            detail = f"{step.step} ended in time, but was heard of only after it was missed"
+            yield step_violation("step.delayed", execution, step, detail, position)
+        else:
+            yield step_violation("step.late", execution, step, f"{step.step} came after it was missed", position)
     if step.step in execution.ends and not rule.repeated and step.attempt == 1:
         yield step_violation("step.duplicated", execution, step, f"{step.step} ran more than once", position)
 

@@ -145,12 +145,9 @@ class Graph:
         """Return the hops from an ill component to one that suffers by it; None beyond `limit`."""
         return _search(start, goal, limit, lambda node: [name for name, _ in self.hurt_by(node)])
 
-    def cycles(self) -> list[list[str]]:
-        """Return the groups of components that depend on each other in a circle, each sorted."""
-        ahead = {node: {edge.target for edge in edges.values()} for node, edges in self._out.items()}
-        reach = {node: _reach(node, ahead) for node in ahead}
-        groups = {tuple(sorted(m for m in reach[n] if n in reach.get(m, ()))) for n in ahead if n in reach[n]}
-        return [list(group) for group in sorted(groups)]
+    def hurt_with(self, node: str) -> set[str]:
+        """Return a component and everything that suffers when it is ill, however far away."""
+        return {node} | _reach(node, lambda name: [victim for victim, _ in self.hurt_by(name)])
 
     def changes(self) -> Iterator[tuple[str, list[Edge] | None]]:
         """Yield (source, its edges) for sources changed since the last call; None when none is left."""
@@ -173,12 +170,12 @@ def _names(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _reach(start: str, ahead: dict[str, set[str]]) -> set[str]:
+def _reach(start: str, ahead: Callable[[str], Iterable[str]]) -> set[str]:
     """Return what can be reached from a node in one step or more."""
     seen: set[str] = set()
     todo = [start]
     while todo:
-        for name in ahead.get(todo.pop(), ()):
+        for name in ahead(todo.pop()):
             if name not in seen:
                 seen.add(name)
                 todo.append(name)

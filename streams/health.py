@@ -6,30 +6,27 @@ per window length. No late piece is ever too late here: ingest refuses events th
 their own partition's watermark, and the smallest watermark is not ahead of any of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 from msgspec import Struct, field
 
-from schemas.health import DependencyWindow, HealthWindow, Histogram, OffsetRange, ResourceSummary
+from schemas.health import DependencyWindow, HealthWindow, OffsetRange
 from schemas.internal import Delta, EdgeDelta, Partial
 from schemas.violations import Violation
-from streams import histogram
-from streams.booking import keep_smallest, sample_unit
-from streams.ids import derived_id, join_key, split_key
+from streams.ids import key_of, parts_of
 from streams.limits import Limits
+from streams.windows import dependency_window, error_rate_violation, health_window, merge_delta, merge_edge
 
 SeriesKey = tuple[str, str, str, str]
-EdgeKey = tuple[str, str, str, str]
 ChainKey = tuple[int, str, str]
 """(window start, tenant, chain)"""
+_PROGRESS, _SEEN, _WINDOW = "progress", "seen", "window"
+"""Kinds of saved entries; a key is (kind, ...)."""
 
 OPEN = -1
 SILENT_WINDOWS = 30
 """A step or chain that has gone silent is reported with empty windows this many times."""
-ERROR_RATE = 0.05
-"""Above it, error_rate.exceeded; exactly at it, not."""
-ERROR_RATE_MIN_COUNT = 20
 
 
 class MergedSeries(Struct):
@@ -86,7 +83,7 @@ class HealthStage:
         self._windows: dict[ChainKey, ChainWindow] = {}
         self._seen: dict[SeriesKey, int] = {}
         """Start of the last window in which a step or chain had events."""
-        self._dirty: set[str] = set()
+        self._dirty: set[tuple[str | int, ...]] = set()
 
     # -- the stage ------------------------------------------------------------------------------------------------
 
@@ -119,38 +116,38 @@ class HealthStage:
 
     def restore(self, key: str, value: bytes) -> None:
         """Take back one entry."""
-        kind, _, rest = key.partition("/")
-        if kind == "progress":
+        kind, *rest = parts_of(key)
+        if kind == _PROGRESS:
             self._progress = msgspec.json.decode(value, type=Progress)
-        elif kind == "seen":
-            self._seen |= {tuple(k): start for k, start in msgspec.json.decode(value)}
-        elif kind == "window":
-            start, tenant, chain = split_key(rest)
+        elif kind == _SEEN:
+            self._seen |= {tuple(series): start for series, start in msgspec.json.decode(value)}
+        elif kind == _WINDOW:
+            start, tenant, chain = rest
             self._windows[int(start), tenant, chain] = msgspec.json.decode(value, type=ChainWindow)
         else:
             raise ValueError(f"no entry of the health stage: {key!r}")
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """Yield the entries that changed since the last call."""
-        for key in sorted(self._dirty):
-            kind, _, rest = key.partition("/")
-            if kind == "progress":
-                yield key, msgspec.json.encode(self._progress)
-            elif kind == "seen":
-                tenant, chain = split_key(rest)
-                held = [(k, start) for k, start in self._seen.items() if k[:2] == (tenant, chain)]
-                yield key, msgspec.json.encode(held) if held else None
-            else:
-                start, tenant, chain = split_key(rest)
-                window = self._windows.get((int(start), tenant, chain))
-                yield key, None if window is None else msgspec.json.encode(window)
+        for parts in sorted(self._dirty, key=lambda parts: tuple(map(str, parts))):
+            yield key_of(*parts), self._entry(*parts)
         self._dirty.clear()
+
+    def _entry(self, kind: str | int, *rest: str | int) -> bytes | None:
+        if kind == _PROGRESS:
+            return msgspec.json.encode(self._progress)
+        if kind == _SEEN:
+            held = [(series, start) for series, start in self._seen.items() if series[:2] == rest]
+            return msgspec.json.encode(held) if held else None
+        start, tenant, chain = rest
+        window = self._windows.get((int(start), str(tenant), str(chain)))
+        return None if window is None else msgspec.json.encode(window)
 
     # -- merging --------------------------------------------------------------------------------------------------
 
     def _add(self, delta: Delta, partition: int) -> None:
         window = self._window(delta.window_start_unix_us, delta.tenant, delta.chain)
-        name = join_key((delta.step, delta.component))
+        name = key_of(delta.step, delta.component)
         merged = window.series.get(name)
         if merged is None:
             # A window that has closed without it may have been told as silent: this corrects that.
@@ -165,20 +162,16 @@ class HealthStage:
 
     def _add_edge(self, edge: EdgeDelta) -> None:
         window = self._window(edge.window_start_unix_us, edge.tenant, edge.chain)
-        name = join_key((edge.kind, edge.source, edge.target, edge.topic))
+        name = key_of(edge.kind, edge.source, edge.target, edge.topic)
         merged = window.edges.get(name)
         if merged is None:
             window.edges[name] = MergedEdge(edge)
-            return
-        total = merged.total
-        total.count += edge.count
-        total.failed += edge.failed
-        total.latency_sum_us += edge.latency_sum_us
-        total.latency_max_us = max(total.latency_max_us, edge.latency_max_us)
-        merged.changed = True
+        else:
+            merge_edge(merged.total, edge)
+            merged.changed = True
 
     def _window(self, start_us: int, tenant: str, chain: str) -> ChainWindow:
-        self._dirty.add(_entry((start_us, tenant, chain)))
+        self._dirty.add((_WINDOW, start_us, tenant, chain))
         return self._windows.setdefault((start_us, tenant, chain), ChainWindow())
 
     def _advance(self, partial: Partial) -> None:
@@ -189,7 +182,7 @@ class HealthStage:
         if partial.watermark_unix_us:
             known = progress.watermarks.get(partial.source_partition, 0)
             progress.watermarks[partial.source_partition] = max(known, partial.watermark_unix_us)
-        self._dirty.add("progress/")
+        self._dirty.add((_PROGRESS,))
 
     # -- closing --------------------------------------------------------------------------------------------------
 
@@ -213,12 +206,12 @@ class HealthStage:
             if merged.changed:
                 merged.revision, merged.changed = merged.revision + 1, False
                 self._emit_series(merged, before_us, closed)
-                self._dirty.add(_entry(key))
+                self._dirty.add((_WINDOW, *key))
         for edge in window.edges.values():
             if edge.changed:
                 edge.revision, edge.changed = edge.revision + 1, False
-                closed.dependencies.append(dependency_window(edge, self._limits.window_us))
-                self._dirty.add(_entry(key))
+                closed.dependencies.append(dependency_window(edge.total, edge.revision, self._limits.window_us))
+                self._dirty.add((_WINDOW, *key))
 
     def _emit_series(self, merged: MergedSeries, before_us: int, closed: Closed) -> None:
         total = merged.total
@@ -233,7 +226,7 @@ class HealthStage:
         if total.chain and total.events:
             self._emit_silence(series, before_us, total.window_start_unix_us, closed)
             self._seen[series] = max(total.window_start_unix_us, self._seen.get(series, 0))
-            self._dirty.add("seen/" + join_key((total.tenant, total.chain)))
+            self._dirty.add((_SEEN, total.tenant, total.chain))
         if window.kind == "step" and (found := error_rate_violation(window)):
             closed.violations.append(found)
 
@@ -246,7 +239,7 @@ class HealthStage:
         end_us = min(until_us, seen_us + (SILENT_WINDOWS + 1) * length)
         for start_us in range(max(before_us, seen_us + length), end_us, length):
             held = self._windows.get((start_us, series[0], series[1]))
-            if held is None or join_key(series[2:]) not in held.series:
+            if held is None or key_of(*series[2:]) not in held.series:
                 empty = Delta(*series, start_us, 0, 0)
                 closed.windows.append(health_window(empty, 0, [], closed.watermark_us, length))
 
@@ -256,139 +249,11 @@ class HealthStage:
             self._emit_silence(series, before_us, next_start_us, closed)
             if seen_us + SILENT_WINDOWS * self._limits.window_us < next_start_us:
                 del self._seen[series]
-                self._dirty.add("seen/" + join_key(series[:2]))
+                self._dirty.add((_SEEN, *series[:2]))
 
     def _purge(self, watermark_us: int) -> None:
         limits = self._limits
         keep_us = watermark_us - limits.grace_us - limits.lateness_us - limits.window_us
         for key in [key for key in self._windows if key[0] <= keep_us]:
             del self._windows[key]
-            self._dirty.add(_entry(key))
-
-
-def _entry(key: ChainKey) -> str:
-    """Return the name of a window's entry."""
-    return "window/" + join_key((str(key[0]), *key[1:]))
-
-
-def merge_delta(into: Delta, other: Delta) -> None:
-    """Add `other` to `into`: the same sum for any order and grouping."""
-    for name in (
-        "events", "started", "completed", "failed", "duration_sum_us", "cpu_us", "io_wait_us", "broker_count",
-        "broker_sum_us", "affected_executions", "units", "clean_units",
-    ):  # fmt: skip
-        setattr(into, name, getattr(into, name) + getattr(other, name))
-    for name in ("duration_max_us", "memory_max_bytes", "broker_max_us"):
-        setattr(into, name, max(getattr(into, name), getattr(other, name)))
-    for name in ("durations", "own", "gap"):
-        histogram.merge(getattr(into, name), getattr(other, name))
-    for name in ("violations", "indicators"):
-        counts = getattr(into, name)
-        for key, count in getattr(other, name).items():
-            counts[key] = counts.get(key, 0) + count
-    keep_smallest(into.affected, other.affected)
-    keep_smallest(into.users, other.users)
-    firsts = [t for t in (into.first_violation_unix_us, other.first_violation_unix_us) if t]
-    into.first_violation_unix_us = min(firsts, default=0)
-    for key, (count, total, largest) in other.samples.items():
-        known = into.samples.get(key, (0, 0, largest))
-        into.samples[key] = (known[0] + count, known[1] + total, max(known[2], largest))
-
-
-def window_kind(total: Delta) -> str:
-    """Return what a series is: of a step, of a chain's executions, or of a component."""
-    if not total.chain:
-        return "component"
-    return "step" if total.step else "chain"
-
-
-def health_window(
-    total: Delta, revision: int, sources: Sequence[OffsetRange], watermark_us: int, window_us: int
-) -> HealthWindow:
-    """Return the health window of a series."""
-    ended = total.completed + total.failed
-    p50, p95, p99 = (histogram.quantile(total.durations, q) for q in (0.5, 0.95, 0.99))
-    buckets = {str(i): n for i, n in sorted(total.durations.items()) if i != histogram.ZERO}
-    return HealthWindow.model_validate(
-        {
-            "id": derived_id(total.tenant, total.chain, total.step, total.component, total.window_start_unix_us),
-            "kind": window_kind(total),
-            "tenant": total.tenant,
-            "chain": total.chain,
-            "step": total.step,
-            "component": total.component,
-            "window_start_unix_us": total.window_start_unix_us,
-            "window_end_unix_us": total.window_start_unix_us + window_us,
-            "revision": revision,
-            "watermark_unix_us": watermark_us,
-            "events": total.events,
-            "started": total.started,
-            "completed": total.completed,
-            "failed": total.failed,
-            "error_ratio": total.failed / ended if ended else 0.0,
-            "throughput_per_s": ended * 1e6 / window_us,
-            "mean_us": total.duration_sum_us / ended if ended else 0.0,
-            "p50_us": p50,
-            "p95_us": p95,
-            "p99_us": p99,
-            "max_us": total.duration_max_us,
-            "durations": Histogram(
-                scale=histogram.SCALE, zero_count=total.durations.get(histogram.ZERO, 0), buckets=buckets
-            ),
-            "violations": total.violations,
-            "affected_executions": total.affected_executions,
-            "affected_sample": total.affected,
-            "cpu_us": total.cpu_us,
-            "io_wait_us": total.io_wait_us,
-            "memory_max_bytes": total.memory_max_bytes,
-            "broker_mean_us": total.broker_sum_us / total.broker_count if total.broker_count else 0.0,
-            "broker_max_us": total.broker_max_us,
-            "resources": {
-                name: ResourceSummary(count=count, mean=value / count / sample_unit(name), max=largest)
-                for name, (count, value, largest) in total.samples.items()
-            },
-            "sources": list(sources),
-        }
-    )
-
-
-def dependency_window(edge: MergedEdge, window_us: int) -> DependencyWindow:
-    """Return the dependency window of an edge."""
-    total = edge.total
-    parts = (total.tenant, total.chain, total.kind, total.source, total.target, total.topic, total.window_start_unix_us)
-    return DependencyWindow.model_validate(
-        {
-            "id": derived_id(*parts),
-            "tenant": total.tenant,
-            "chain": total.chain,
-            "kind": total.kind,
-            "source": total.source,
-            "target": total.target,
-            "topic": total.topic,
-            "window_start_unix_us": total.window_start_unix_us,
-            "window_end_unix_us": total.window_start_unix_us + window_us,
-            "revision": edge.revision,
-            "count": total.count,
-            "failed": total.failed,
-            "latency_mean_us": total.latency_sum_us / total.count if total.count else 0.0,
-            "latency_max_us": total.latency_max_us,
-        }
-    )
-
-
-def error_rate_violation(window: HealthWindow) -> Violation | None:
-    """Return the error_rate.exceeded of a step's window whose share of failures is above the limit."""
-    ended = window.completed + window.failed
-    if ended < ERROR_RATE_MIN_COUNT or window.failed <= ERROR_RATE * ended:
-        return None
-    return Violation(
-        id=derived_id("error_rate.exceeded", window.id),
-        type="error_rate.exceeded",
-        tenant=window.tenant,
-        chain=window.chain,
-        step=window.step,
-        component=window.component,
-        time_unix_us=window.window_end_unix_us,
-        observed_ratio=window.error_ratio,
-        detail=f"{window.failed} of {ended} runs of {window.step} failed, more than {ERROR_RATE:.0%}",
-    )
+            self._dirty.add((_WINDOW, *key))

@@ -1,9 +1,10 @@
 """Deterministic ids: the same thing has the same id whenever and wherever it is derived."""
 
-from collections.abc import Sequence
+import json
+from functools import lru_cache
 from hashlib import blake2b
 
-SEPARATOR, ESCAPE = "\x1f", "\x1b"
+SEPARATOR = "\x1f"
 
 
 def derived_id(*parts: str | int) -> str:
@@ -12,17 +13,15 @@ def derived_id(*parts: str | int) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def join_key(parts: Sequence[str]) -> str:
-    """Return the key of an entry of state that is told by `parts`: different parts never have the same key.
-
-    Parts without control characters, as the contract has them, are joined as they are.
-    """
-    key = SEPARATOR.join(parts)
-    if ESCAPE not in key and key.count(SEPARATOR) == len(parts) - 1:
-        return key
-    return SEPARATOR.join(part.replace(ESCAPE, ESCAPE + "[").replace(SEPARATOR, ESCAPE + "_") for part in parts)
+@lru_cache(maxsize=16_384)
+def key_of(*parts: str | int) -> str:
+    """Return a key that `parts_of` takes apart again, whatever the parts hold: a JSON array of strings."""
+    return json.dumps(list(map(str, parts)), separators=(",", ":"))
 
 
-def split_key(key: str) -> list[str]:
-    """Return the parts of a key that `join_key` made."""
-    return [part.replace(ESCAPE + "_", SEPARATOR).replace(ESCAPE + "[", ESCAPE) for part in key.split(SEPARATOR)]
+def parts_of(key: str) -> list[str]:
+    """Return the parts that a key was made of; raises ValueError if it is none."""
+    parts = json.loads(key)
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"not a key: {key!r}")
+    return parts

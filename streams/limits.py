@@ -17,6 +17,9 @@ class Limits(Struct, frozen=True):
     """Older events are dead-lettered; younger ones revise their window."""
     future_us: int = 10 * SECOND
     """An event further ahead of its record's broker time is dead-lettered."""
+    ahead_us: int = SECOND // 2
+    """One further ahead than this counts at the broker's time, and its component's clock is reported: left as it is,
+    it would move everybody's watermark. Shorter than the lateness, so that what is not corrected harms nobody."""
     idle_us: int = 60 * SECOND
     """An execution without any event for so long is closed as abandoned."""
     linger_us: int = 30 * SECOND

@@ -30,6 +30,7 @@ from streams.lifecycle import Lifecycle, Output, Tracked
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook
 from streams.timers import NEVER_US
+from streams.violations import clock_ahead
 
 Refusal = tuple[int, Refused]
 """(offset, reason)"""
@@ -95,9 +96,13 @@ class Tracker:
                     why = f"time_unix_us is more than {limits.future_us} µs ahead of the broker"
                     refused.append((offset, Refused("future", why)))
                     continue
-                life.watermark_us = watermark_us = time_us
-                if time_us - lateness_us >= timers.next_us:
-                    life.run_timers()
+                if time_us > at_us + limits.ahead_us:
+                    self._set_back(event, at_us, offset)
+                    time_us = at_us
+                if time_us > watermark_us:
+                    life.watermark_us = watermark_us = time_us
+                    if time_us - lateness_us >= timers.next_us:
+                        life.run_timers()
             elif time_us < watermark_us - limits.grace_us and kind is not ClockTick:
                 why = f"time_unix_us is more than {limits.grace_us} µs behind the watermark"
                 refused.append((offset, Refused("late", why)))
@@ -160,6 +165,18 @@ class Tracker:
         """Take the state back as of a commit; `finished` in the order in which they finished."""
         self._life.watermark_us = watermark_us
         self._life.restore(open_, finished, series)
+
+    def _set_back(self, event: Any, broker_us: int, offset: int) -> None:
+        """Date an event at its broker time, since nothing is on the log before it happens, and report the wrong clock."""
+        ahead_us, event.time_unix_us = event.time_unix_us - broker_us, broker_us
+        component = getattr(event, "component", None)
+        if component is not None:
+            window = self._book.at(self._life.chain(event.tenant, ""), "", component, broker_us, offset)
+            window.violated("clock.ahead", broker_us)
+            found = clock_ahead(event.tenant, component, broker_us, ahead_us, self._life.position(offset))
+            if found.id not in self._life.out.told:
+                self._life.out.told.add(found.id)
+                self._life.out.violations.append(found)
 
     def _set_clock(self, has_events: bool, broker_us: int) -> None:
         """Let ticks go on from here after events, and after a foreign tick that is ahead of where ours would be."""
@@ -241,6 +258,8 @@ class Tracker:
         ends, name = execution.ends, step.step
         rule = rules.steps.get(name)
         if rule is None or 0 < rule.expected_us < step.duration_us or name in ends or name in execution.missing:
+            if name in execution.missing:  # booked, as that was, when it is known: the one takes the other back
+                window = self._book.at(tracked.chain, name, step.component, self._life.watermark_us, step.offset)
             for found in conformance.check_end(execution, step, rules, self._life.position(step.offset)):
                 self._life.violate(found, execution, window)
             tracked.in_order = False

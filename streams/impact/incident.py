@@ -10,13 +10,16 @@ from schemas.health import OffsetRange
 from streams.ids import derived_id
 from streams.impact.settings import ImpactSettings
 from streams.rootcause.memory import Context, Damage
-from streams.rootcause.troubles import FAILED, MISSING, SILENT, SLOW, STUCK, Trouble
+from streams.rootcause.troubles import CLOCK, FAILED, MISSING, SILENT, SLOW, STUCK, Trouble
 
 ANOMALOUS = "anomalous"
 _HARD = frozenset((FAILED, MISSING, STUCK, SILENT))
-_VERBS = {FAILED: "fails", SLOW: "is slow", MISSING: "never comes", STUCK: "hangs", SILENT: "is silent", ANOMALOUS: "is unusual"}
+_VERBS = {
+    FAILED: "fails", SLOW: "is slow", MISSING: "never comes", STUCK: "hangs", SILENT: "is silent",
+    CLOCK: "has a clock that is ahead", ANOMALOUS: "is unusual",
+}  # fmt: skip
 _SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
-_ORDER = (SILENT, FAILED, STUCK, MISSING, SLOW, ANOMALOUS)
+_ORDER = (SILENT, FAILED, STUCK, MISSING, CLOCK, SLOW, ANOMALOUS)
 
 
 class Faulty(Struct):

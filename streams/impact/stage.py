@@ -12,7 +12,7 @@ from schemas.analysis import Anomaly, Incident, Suspect
 from schemas.health import HealthWindow
 from schemas.internal import Delta, EdgeDelta
 from streams.graph import Edge
-from streams.ids import join_key, split_key
+from streams.ids import key_of, parts_of
 from streams.impact.blast import blast_radius
 from streams.impact.incident import (
     ANOMALOUS,
@@ -270,16 +270,16 @@ class ImpactStage:
         for name, identity in self._dirty_incidents:
             tenant = self._tenants.get(name)
             incident = tenant.incidents.get(identity) if tenant else None
-            yield _key(_INCIDENT, name, identity), _encode(incident) if incident else None
+            yield key_of(_INCIDENT, name, identity), _encode(incident) if incident else None
         for name in self._dirty_heads:
             if name in self._tenants:
-                yield _key(_HEAD, name), _encode(self._tenants[name].head)
-        yield _CLOCK, _encode(self._clock_us)
+                yield key_of(_HEAD, name), _encode(self._tenants[name].head)
+        yield key_of(_CLOCK), _encode(self._clock_us)
         self._forgotten, self._dirty_incidents, self._dirty_heads = {}, {}, {}
 
     def restore(self, key: str, value: bytes) -> None:
         """Take back one entry; raises ValueError if it is not one."""
-        kind, *parts = split_key(key)
+        kind, *parts = parts_of(key)
         if kind == _CLOCK:
             self._clock_us = msgspec.msgpack.decode(value, type=int)
             return
@@ -297,23 +297,19 @@ class ImpactStage:
             tenant.memory.restore(parts[1], start, msgspec.msgpack.decode(value, type=list[Counts]))
 
 
-def _key(*parts: str) -> str:
-    return join_key(parts)
-
-
 def _memory_changes(tenant: Tenant) -> Iterator[tuple[str, bytes | None]]:
     for component, start, counts in tenant.memory.changes():
         place = _NORMAL if start is None else str(start)
-        yield _key(_MEMORY, tenant.name, component, place), _encode(counts) if counts else None
+        yield key_of(_MEMORY, tenant.name, component, place), _encode(counts) if counts else None
     for source, edges in tenant.graph.changes():
-        yield _key(_GRAPH, tenant.name, source), _encode(edges) if edges else None
+        yield key_of(_GRAPH, tenant.name, source), _encode(edges) if edges else None
 
 
 def _keys(tenant: Tenant) -> Iterator[str]:
     """Yield the keys of all entries that a tenant may have saved."""
-    yield _key(_HEAD, tenant.name)
-    yield from (_key(_INCIDENT, tenant.name, identity) for identity in tenant.incidents)
-    yield from (_key(_GRAPH, tenant.name, source) for source in tenant.graph.nodes())
+    yield key_of(_HEAD, tenant.name)
+    yield from (key_of(_INCIDENT, tenant.name, identity) for identity in tenant.incidents)
+    yield from (key_of(_GRAPH, tenant.name, source) for source in tenant.graph.nodes())
     for name, memory in tenant.memory.components.items():
-        yield _key(_MEMORY, tenant.name, name, _NORMAL)
-        yield from (_key(_MEMORY, tenant.name, name, str(start)) for start in memory.recent)
+        yield key_of(_MEMORY, tenant.name, name, _NORMAL)
+        yield from (key_of(_MEMORY, tenant.name, name, str(start)) for start in memory.recent)

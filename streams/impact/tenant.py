@@ -11,7 +11,7 @@ from streams.impact.incident import ANOMALOUS, Faulty, OpenIncident
 from streams.impact.settings import ImpactSettings
 from streams.rootcause.base import Scene
 from streams.rootcause.memory import Context, Damage, Memory
-from streams.rootcause.silence import unanswering
+from streams.rootcause.silence import others_work, unanswering
 from streams.rootcause.troubles import SILENT, Trouble, troubles
 
 _LOAD = ("throughput", "events", "count", "started", "completed", "requests", "rate", "load")
@@ -28,6 +28,8 @@ class SeenAnomaly(Struct):
     start_us: int
     end_us: int
     score: float
+    less: bool = False
+    """Its load was lower than expected."""
 
 
 class Head(Struct):
@@ -115,21 +117,24 @@ class Tenant:
 
     def _silent(self) -> list[Trouble]:
         """Return busy components that have gone silent on their own: where a chain begins nothing else tells."""
+        scene, newest = self.scene(), self.memory.newest_us
+        before = newest - self.memory.settings.window_us
         return [
-            Trouble("", "", s.component, SILENT, s.expected, s.expected, 0.0, s.expected, s.since_us, self.memory.newest_us)
-            for s, share in unanswering(self.scene(), self.settings.faults).silent.values()
+            Trouble("", "", s.component, SILENT, s.expected, s.expected, 0.0, s.expected, s.since_us, newest)
+            for s, share in unanswering(scene, self.settings.faults).silent.values()
             if s.expected >= self.settings.faults.silent_opens and s.since_us and not s.seen and share == 1.0
+            if others_work(scene, s.component, before, newest)
         ]
 
     def works_again(self, item: Faulty, since_us: int) -> bool:
-        """Return whether a key has completed something in the windows from then on."""
+        """Return whether a key has completed something in the windows from then on; a component, given a sign of life."""
         memory = self.memory.components.get(item.component)
         return any(
-            counts.completed > 0
+            counts.completed > 0 if item.chain else counts.events > 0
             for start, window in (memory.recent.items() if memory else ())
             if start >= since_us
             for key, counts in window.items()
-            if item.kind == SILENT or key == (item.chain, item.step)
+            if not item.chain or key == (item.chain, item.step)
         )
 
     def _anomalous(self) -> list[Trouble]:
@@ -138,6 +143,9 @@ class Tenant:
             by_key.setdefault((item.chain, item.step, item.component), []).append(item)
         found = []
         for context, items in by_key.items():
+            items = [item for item in items if not item.less or others_work(self.scene(), item.component, item.start_us)]
+            if not items:
+                continue
             best = max(item.score for item in items)
             if len(items) >= self.settings.anomaly_windows or best >= self.settings.strong_anomaly_score:
                 span = float(self.settings.anomaly_span)
@@ -157,10 +165,11 @@ def _damage(delta: Delta, place: str) -> Damage:
 
 
 def _is_harmful(anomaly: Anomaly) -> bool:
-    if not anomaly.features or anomaly.direction == "other":
-        return True
-    load = anomaly.features[0].feature.startswith(_LOAD)
-    return load == (anomaly.direction == "lower")
+    return anomaly.direction == "other" or _is_load(anomaly) == (anomaly.direction == "lower")
+
+
+def _is_load(anomaly: Anomaly) -> bool:
+    return bool(anomaly.features) and anomaly.features[0].feature.startswith(_LOAD)
 
 
 def _seen(anomaly: Anomaly) -> SeenAnomaly:
@@ -172,4 +181,5 @@ def _seen(anomaly: Anomaly) -> SeenAnomaly:
         anomaly.window_start_unix_us,
         anomaly.window_end_unix_us,
         anomaly.score,
+        _is_load(anomaly),
     )

@@ -8,6 +8,7 @@ it work, explains all of these.
 from streams.rootcause.base import Finding, Scene, clock, ordered
 from streams.rootcause.silence import Silence, unanswering
 from streams.rootcause.troubles import (
+    CLOCK,
     DEFAULTS,
     FAILED,
     MISSING,
@@ -101,6 +102,8 @@ def _explainers(scene: Scene, item: Trouble) -> list[tuple[str, frozenset[str]]]
 
 
 def _sentence(scene: Scene, item: Trouble) -> str:
+    if item.kind == CLOCK:
+        return f"{item.component}: {item.count:.0f} events dated into the future since {clock(item.since_us)}"
     place = f"{item.component}/{item.step}"
     when = f"since {clock(item.since_us)}, usually {100 * item.usual:.2g} %"
     if item.kind == MISSING:

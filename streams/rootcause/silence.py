@@ -76,6 +76,16 @@ def _is_fed(scene: Scene, name: str, last: int) -> bool:
     return any(_done(scene, edge.source, last, "completed", edge.chains) for edge in edges)
 
 
+def others_work(scene: Scene, name: str, *starts: int) -> bool:
+    """Return whether some component that does not depend on this one worked in one of the windows that start then.
+
+    Where none does, traffic has ended: that is nobody's silence in particular. "" stands for whole chains.
+    """
+    memories = scene.memory.components
+    working = {other for other in memories if other and any(_events(memories[other].recent, start) for start in starts)}
+    return bool(working - scene.graph.hurt_with(name))
+
+
 def _done(scene: Scene, name: str, last: int, what: str, chains: Sequence[str] = ()) -> bool:
     """Return whether a component ended, or completed, a step from `last` on; in some chains if given."""
     memory = scene.memory.components.get(name)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
 from streams.events import decode_chunk
-from streams.health import merge_delta
 from streams.lifecycle import ExecutionKey
 from streams.limits import Limits
 from streams.rules import RuleBook
 from streams.tracker import Tracker
+from streams.windows import merge_delta
 
 T = 1_800_000_000_000_000
 MS = 1_000

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.internal import Delta, EdgeDelta, Partial
-from streams.health import HealthStage, merge_delta
+from streams.health import HealthStage
 from streams.limits import Limits
+from streams.windows import merge_delta
 
 T = 1_800_000_000_000_000
 S = 1_000_000

@@ -45,6 +45,18 @@ def test_updated_when_the_cause_changes_but_not_when_two_flap() -> None:
     assert [(a.status, a.cause and a.cause.component) for a in alerts] == [("opened", "db"), ("updated", "web")]
 
 
+def test_named_cause_stays_when_the_evidence_fades_until_another_overtakes_it() -> None:
+    faded = incident(1, 20, suspects=[suspect("db", 0.3), suspect("web", 0.25)], chains=["order", "search"])
+    over = incident(2, 90, status="resolved", suspects=[])
+    alerts = told(incident(0, 0), faded, over)
+    assert [(a.status, a.cause and (a.cause.component, a.cause.probability)) for a in alerts] == [
+        ("opened", ("db", 0.9)), ("updated", ("db", 0.9)), ("resolved", ("db", 0.9)),
+    ]  # fmt: skip
+    overtaken = told(incident(0, 0), incident(1, 20, suspects=[suspect("web", 0.5)]))[-1]
+    assert overtaken.cause is not None
+    assert overtaken.cause.component == "web"
+
+
 def test_updates_wait_for_their_turn_but_are_not_lost() -> None:
     stage = AlertStage(AlertSettings(update_us=10 * SECOND))
     assert len(told(incident(0, 0), incident(1, 3, chains=["order", "search"]), stage=stage)) == 1
@@ -68,9 +80,10 @@ def test_resolved_once() -> None:
     [
         ({"violations": {}, "anomalies": ["a"], "suspects": []}, "retracted"),
         ({"violations": {}, "anomalies": ["a", "b", "c"], "suspects": []}, "resolved"),
-        ({"violations": {"step.missing": 10, "step.late": 9}}, "retracted"),
-        ({"violations": {"step.missing": 10, "step.late": 5}}, "resolved"),
-        ({"violations": {"step.missing": 10, "step.late": 10, "step.failed": 1}}, "resolved"),
+        ({"violations": {"step.missing": 10, "step.delayed": 10}}, "retracted"),
+        ({"violations": {"step.missing": 10, "step.delayed": 9}}, "resolved"),
+        ({"violations": {"step.missing": 10, "step.late": 10}}, "resolved"),
+        ({"violations": {"step.missing": 10, "step.delayed": 10, "step.failed": 1}}, "resolved"),
     ],
 )
 def test_what_was_nothing_is_taken_back(more: dict[str, object], status: str) -> None:

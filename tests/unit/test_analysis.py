@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from schemas.internal import Partial
 from streams.analysis import Analysis, AnalysisSettings, Findings
-from streams.events import ClockTick, Event, ExecutionFailed, ExecutionStarted
+from streams.events import ClockTick, Event, ExecutionFailed, ExecutionStarted, StepCompleted
 from streams.limits import Limits
 from streams.rules import RuleBook
 from streams.tracker import Tracker
@@ -13,9 +13,9 @@ SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
 
 
-def run(events: Sequence[Event]) -> list[Findings]:
-    """Take events through ingest's core and the analysis, one transaction per second of event time."""
-    tracker, analysis = Tracker("events", 0, RuleBook(), Limits()), Analysis(AnalysisSettings())
+def run(events: Sequence[Event], analysis: Analysis | None = None) -> list[Findings]:
+    """Take events through ingest's core and the analysis, one transaction per event."""
+    tracker, analysis = Tracker("events", 0, RuleBook(), Limits()), analysis or Analysis(AnalysisSettings())
     found = []
     for offset, event in enumerate(events):
         tracker.apply([event], [offset], [event.time_unix_us])
@@ -40,6 +40,18 @@ def test_executions_that_fail_nowhere_in_particular_are_an_incident_without_a_su
     incidents = [incident for findings in run([*events, *ticks]) for incident in findings.incidents]
     assert incidents
     assert all("" not in hurt.path for incident in incidents for hurt in incident.blast_radius)
+
+
+def test_state_is_saved_and_restored_whatever_characters_names_hold() -> None:
+    for chain, step in (("a\x1fb", "c"), ("a", "b\x1fc"), ('["a"]', "/"), ("ü", '","')):
+        events = [StepCompleted(chain=chain, execution="e", step=step, time_unix_us=START + n * SECOND) for n in range(30)]
+        first, second = Analysis(AnalysisSettings()), Analysis(AnalysisSettings())
+        run(events, first)
+        saved = dict(first.changes())
+        for key, value in saved.items():
+            second.restore(key, value or b"")
+        more = [StepCompleted(chain=chain, execution="f", step=step, time_unix_us=START + 40 * SECOND)]
+        assert run(more, second) == run(more, first)
 
 
 def tick(tracker: Tracker, offset: int, time_us: int, broker_us: int) -> None:

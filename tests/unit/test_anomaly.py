@@ -13,7 +13,7 @@ from schemas.analysis import Anomaly
 from schemas.health import HealthWindow
 from streams.anomaly import AnomalySettings, AnomalyStage
 from streams.detectors.features import measured
-from streams.ids import derived_id
+from streams.ids import derived_id, key_of
 
 SERVICE = Service(events=60)
 SLOW = replace(SERVICE, median_us=4 * SERVICE.median_us)
@@ -153,7 +153,7 @@ def test_changes_are_only_what_changed() -> None:
     stage.apply([*windows((SERVICE, 3)), *windows((SERVICE, 2), name="ship")], never)
     assert len(saved(stage)) == 2 and saved(stage) == {}
     stage.apply(windows((SERVICE, 3), name="ship")[2:], never)
-    assert list(saved(stage)) == ["acme\x1forder\x1fship\x1fpayments"]
+    assert list(saved(stage)) == [key_of("acme", "order", "ship", "payments")]
     stage.apply(windows((SERVICE, 3), name="ship"), never)
     assert saved(stage) == {}
 
@@ -192,7 +192,7 @@ def test_more_keys_than_allowed_are_counted_until_others_are_forgotten() -> None
     stage.apply(windows((SERVICE, 8), name="b"), never)
     stage.apply(windows((SERVICE, 12), name="c")[11:], never)
     changed = saved(stage)
-    assert len(stage) == 2 and changed["acme\x1forder\x1fa\x1fpayments"] is None
+    assert len(stage) == 2 and changed[key_of("acme", "order", "a", "payments")] is None
     assert stage.untracked == 1
 
 

@@ -133,6 +133,13 @@ def test_end_of_a_run_is_held_to_its_rule() -> None:
     assert (unknown.type, unknown.detail, unknown.position) == ("step.unexpected", "x is not a step of c 7", POSITION)
 
 
+@pytest.mark.parametrize(("end_ms", "kind"), [(60, "step.delayed"), (61, "step.late")])
+def test_missed_step_that_ended_in_time_was_only_delayed(end_ms: int, kind: str) -> None:
+    held = rules(step("a"), step("b", deadline_ms=50))
+    found = execution(missing=["b"], ends={"a": T + 10 * MS})
+    assert [v.type for v in conformance.check_end(found, run("b", end_ms, 1), held, POSITION)] == [kind]
+
+
 def test_definition_is_replaced_and_a_tenants_own_goes_first() -> None:
     book = RuleBook([ChainDefinition(name="c", version="1", steps=(step("a"),))])
     book.add(ChainDefinition(name="c", version="2", steps=(step("a"),)))

@@ -49,9 +49,10 @@ def test_order_of_deltas_does_not_matter(deltas: list[EdgeDelta]) -> None:
     assert (item.first_us, item.last_us) == (0, 3 * HOUR)
 
 
-def test_cycles_are_named() -> None:
+def test_all_that_suffers_is_found_also_in_a_circle() -> None:
     found = graph(edge("call", "a", "b"), edge("topic", "b", "c", "x"), edge("flow", "c", "a"), edge("call", "c", "d"))
-    assert found.cycles() == [["a", "b", "c"]]
+    assert found.hurt_with("b") == {"a", "b", "c"}
+    assert found.hurt_with("d") == {"a", "c", "d"}
 
 
 def test_edge_not_seen_for_longest_is_forgotten() -> None:

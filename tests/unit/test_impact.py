@@ -7,6 +7,7 @@ from test_rootcause_world import HEALTHY, SECOND, START_US, TOPIC, Fault, World,
 
 from schemas.analysis import Anomaly, Incident
 from schemas.health import HealthWindow
+from streams.ids import key_of, parts_of
 from streams.impact import ImpactSettings, ImpactStage
 
 BROKEN = Fault("database", "error", 60)
@@ -106,10 +107,18 @@ def test_one_weak_anomaly_opens_nothing_two_do_and_find_the_slow_component() -> 
 
 def test_more_load_is_no_trouble_less_is() -> None:
     stage = ImpactStage()
+    assert list(run(World(), 80, stage)) == []
     more = [anomaly("hub", "route", n, feature="throughput_per_s") for n in (6, 7)]
     assert stage.advance(START_US + 90 * SECOND, [], more) == []
     less = [anomaly("hub", "route", n, feature="throughput_per_s", direction="lower") for n in (6, 7)]
     assert len(stage.advance(START_US + 90 * SECOND, [], less)) == 1
+
+
+def test_less_load_of_everybody_is_the_end_of_traffic_and_no_trouble() -> None:
+    stage = ImpactStage()
+    assert list(run(World(), 80, stage)) == []
+    less = [anomaly("hub", "route", n, feature="throughput_per_s", direction="lower") for n in (8, 9)]
+    assert stage.advance(START_US + 110 * SECOND, [], less) == []
 
 
 def window(component: str, chain: str = "order", tenant: str = "acme") -> HealthWindow:
@@ -169,8 +178,8 @@ def test_only_what_changed_is_saved_and_entries_are_moderate() -> None:
     assert max(len(value or b"") for _, value in stage.changes()) < 20_000
     list(run(World(BROKEN, seed=2), 1, stage, first=100))
     keys = [key for key, _ in stage.changes()]
-    assert sum(key.startswith("m\x1f") for key in keys) <= 8
-    assert [key for key, _ in stage.changes()] == ["c"]
+    assert sum(parts_of(key)[0] == "m" for key in keys) <= 8
+    assert [key for key, _ in stage.changes()] == [key_of("c")]
 
 
 def test_state_is_bounded_by_tenants() -> None:
@@ -180,10 +189,10 @@ def test_state_is_bounded_by_tenants() -> None:
         list(run(World(), 1, stage, first=number, tenants=(f"t{number}",)))
         for key, value in stage.changes():
             saved[key] = value or b""
-    alive = {key.split("\x1f")[1] for key, value in saved.items() if value and "\x1f" in key}
+    alive = {parts_of(key)[1] for key, value in saved.items() if value and len(parts_of(key)) > 1}
     assert alive == {"t3", "t4"}
 
 
 def test_foreign_entry_is_refused() -> None:
     with pytest.raises(ValueError, match="not an entry"):
-        ImpactStage().restore("x\x1facme", b"\xc0")
+        ImpactStage().restore(key_of("x", "acme"), b"\xc0")

@@ -403,12 +403,26 @@ def test_grace_has_an_exact_edge() -> None:
 def test_future_has_an_exact_edge_and_does_not_move_the_watermark() -> None:
     feed = Feed(future_us=10 * S)
     feed.send(ended("a", 10_000), broker_ms=0)
-    assert (feed.refused, feed.tracker.watermark_us) == ([], T + 10 * S)
+    assert (feed.refused, feed.tracker.watermark_us) == ([], T)
     early = ended("b", 10_000)
     early["time_unix_us"] += 1
     feed.send(early, broker_ms=0)
     assert [(offset, refused.stage) for offset, refused in feed.refused] == [(1, "future")]
-    assert feed.tracker.watermark_us == T + 10 * S
+    assert feed.tracker.watermark_us == T
+
+
+def test_event_ahead_of_the_broker_counts_at_the_brokers_time_and_its_clock_is_reported_once() -> None:
+    feed = Feed(ahead_us=500 * MS)
+    feed.send(ended("a", 1_500), broker_ms=1_000)
+    assert (feed.tracker.watermark_us, feed.take().violations) == (T + 1_500 * MS, [])
+    feed.send(ended("b", 7_000), ended("c", 7_001), event("execution.completed", 7_002), broker_ms=2_000)
+    feed.send(ended("b", 7_100, execution="f"), broker_ms=2_100)
+    out = feed.take()
+    assert feed.tracker.watermark_us == T + 2_100 * MS
+    assert [(found.type, found.component) for found in out.violations] == [("clock.ahead", "B"), ("clock.ahead", "C")]
+    assert "5000.0 ms ahead" in out.violations[0].detail
+    execution = feed.tracker.executions[0]
+    assert [step.end_us for step in execution.steps.values()] == [T + 1_500 * MS, T + 2_000 * MS, T + 2_000 * MS]
 
 
 def test_refusals_among_good_events_cost_no_good_one() -> None:
