@@ -84,6 +84,7 @@ class IngestWorker:
         self._idle: dict[int, float] = {}
         """Per partition read to its end: when it last held something new (monotonic seconds)."""
         self._records = 0
+        self._dead_letters = 0
         self._refusals: deque[tuple[int, int]] = deque()
         self._stopping = False
         self._producer = transactional_producer(
@@ -211,6 +212,7 @@ class IngestWorker:
         counts = pending.out.counts
         for name in LIMIT_COUNTS:
             LIMIT_REACHED.labels(name).inc(counts.get(name, 0))
+        self._dead_letters += len(pending.dead)
         for _, refused in pending.dead:
             EVENTS.labels(refused.stage).inc()
         EVENTS.labels("duplicate").inc(counts.get("duplicates", 0))
@@ -321,4 +323,5 @@ class IngestWorker:
                 for p, t in sorted(self.trackers.copy().items())
             },
             "definitions": len(self.rules),
+            "dead_letters": self._dead_letters,
         }
