@@ -95,6 +95,7 @@ class IngestWorker:
         self._idle: dict[int, float] = {}
         """Per partition read to its end: when it last held something new (monotonic seconds)."""
         self._records = 0
+        self._dead_letters = 0
         self._refusals = Refusals(settings.dead_letter_window, settings.dead_letter_ratio)
         self._failure: BaseException | None = None
         """What ended the loop, or was raised in a rebalance callback, where the client would lose it."""
@@ -230,6 +231,7 @@ class IngestWorker:
         counts = pending.out.counts
         for name in LIMIT_COUNTS:
             LIMIT_REACHED.labels(name).inc(counts.get(name, 0))
+        self._dead_letters += len(pending.dead)
         for _, refused in pending.dead:
             EVENTS.labels(refused.stage).inc()
         EVENTS.labels("duplicate").inc(counts.get("duplicates", 0))
@@ -355,4 +357,5 @@ class IngestWorker:
                 for p, t in sorted(self.trackers.copy().items())
             },
             "definitions": len(self.rules),
+            "dead_letters": self._dead_letters,
         }

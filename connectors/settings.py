@@ -3,10 +3,13 @@
 A profile (`FLOWCHAIN_PROFILE`) only changes defaults; whatever is set explicitly wins.
 """
 
+import logging
+from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from streams.limits import Limits
@@ -32,9 +35,9 @@ class Settings(BaseSettings):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(None, description="with SASL_*")
     sasl_username: str | None = Field(None, description="with SASL_*")
     sasl_password: SecretStr | None = Field(None, description="with SASL_*")
-    ssl_ca_location: str | None = Field(None, description="CA certificate file; the system's where left out")
-    ssl_certificate_location: str | None = Field(None, description="client certificate file, for mutual TLS")
-    ssl_key_location: str | None = Field(None, description="client key file, for mutual TLS")
+    ssl_ca_location: FilePath | None = Field(None, description="CA certificate file; the system's where left out")
+    ssl_certificate_location: FilePath | None = Field(None, description="client certificate file, for mutual TLS")
+    ssl_key_location: FilePath | None = Field(None, description="client key file, for mutual TLS")
     source_partitions: int = Field(4, ge=1, le=1024, description="of the events topic, when it is created")
     analysis_partitions: int = Field(4, ge=1, le=256, description="of the topics keyed by tenant, when they are created")
     replication_factor: int = Field(1, ge=1, le=7, description="of topics, when they are created")
@@ -96,6 +99,19 @@ class Settings(BaseSettings):
         environment = EnvSettingsSource(cls)()
         return {**dict.fromkeys(env_file, str(config.get("env_file"))), **dict.fromkeys(environment, "environment")}
 
+    @classmethod
+    def unknown(cls) -> dict[str, str | None]:
+        """Return {FLOWCHAIN_ variable that is no setting: the setting that it resembles} of environment and .env file.
+
+        They are told, not refused: others share the prefix (Kubernetes sets FLOWCHAIN_…_SERVICE_HOST for a service
+        of that name), and an older version must start where a newer one's settings are.
+        """
+        prefix = str(cls.model_config.get("env_prefix"))
+        known = [f"{prefix}{name.upper()}" for name in cls.model_fields]
+        given = {name.upper() for source in (EnvSettingsSource, DotEnvSettingsSource) for name in source(cls).env_vars}
+        strange = sorted(name for name in given if name.startswith(prefix) and name not in known)
+        return {name: next(iter(get_close_matches(name, known, 1, 0.8)), None) for name in strange}
+
     @cached_property
     def limits(self) -> Limits:
         """The limits as the core takes them: whole µs."""
@@ -106,6 +122,15 @@ class Settings(BaseSettings):
             max_series=self.max_series,
         )  # fmt: skip
 
+    def environment(self, *names: str) -> dict[str, str]:
+        """Return settings as the environment variables that give them to another process, secrets in the clear."""
+        values = {name: getattr(self, name) for name in names}
+        return {
+            f"FLOWCHAIN_{name.upper()}": str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+            for name, value in values.items()
+            if value is not None
+        }
+
     def topic(self, name: str) -> str:
         """Return the physical name of a topic of the catalogue."""
         return f"{self.topic_prefix}{name}"
@@ -115,7 +140,7 @@ class Settings(BaseSettings):
         return f"{self.topic_prefix}flowchain-{name}"
 
     def kafka(self) -> dict[str, Any]:
-        """Return what every librdkafka client needs to reach the brokers."""
+        """Return what every librdkafka client needs to reach the brokers; what it logs goes to the logger "librdkafka"."""
         password = self.sasl_password.get_secret_value() if self.sasl_password else None
         config = {
             "bootstrap.servers": self.bootstrap_servers,
@@ -123,8 +148,13 @@ class Settings(BaseSettings):
             "sasl.mechanism": self.sasl_mechanism,
             "sasl.username": self.sasl_username,
             "sasl.password": password,
-            "ssl.ca.location": self.ssl_ca_location,
-            "ssl.certificate.location": self.ssl_certificate_location,
-            "ssl.key.location": self.ssl_key_location,
+            "ssl.ca.location": _text(self.ssl_ca_location),
+            "ssl.certificate.location": _text(self.ssl_certificate_location),
+            "ssl.key.location": _text(self.ssl_key_location),
+            "logger": logging.getLogger("librdkafka"),
         }
         return {name: value for name, value in config.items() if value is not None}
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -9,24 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-import psycopg
-from clickhouse_driver import Client  # type: ignore[import-untyped]
-from pydantic import SecretStr
+from filelock import FileLock, Timeout
+from rich.console import Console
 
-from connectors.clickhouse import client
+from connectors.alerts import alert_consumer
 from connectors.deadletters import read_dead_letters
 from connectors.definitions import publish_definitions
-from connectors.log import read_topic
 from connectors.settings import Settings
 from infra import devstack
-from infra.simulator import Fault, Simulation, Truth, definitions, simulate
-from infra.supervisor import Supervisor, wait_until_ready, workers
+from infra.counting import clickhouse_counts, clickhouse_rows, counted_events, postgres_rows
+from infra.local import addresses
+from infra.preparing import prepare
+from infra.simulator import Config, Fault, Simulation, Truth, definitions, simulate
+from infra.supervisor import Supervisor, ready_workers
 from infra.verification.progress import NotCaughtUp, snapshot
 from schemas.analysis import Alert
-from schemas.topics import HEALTH
+from schemas.topics import EVENTS
 
 SETTINGS = {
+    "security_protocol": "PLAINTEXT",
     # Short windows, so that a demonstration of a minute has a past to compare with.
     "window_s": 2.0,
     "lateness_s": 1.0,
@@ -59,9 +60,10 @@ class Plan:
         return self.healthy_s + self.fault_s + self.after_s
 
     @property
-    def fault(self) -> Fault:
-        """The fault that is injected."""
-        return Fault(self.kind, self.service, self.healthy_s, self.fault_s)  # type: ignore[arg-type]
+    def config(self) -> Config:
+        """The simulation; raises ValueError for a fault or a service that there is not, and for senseless numbers."""
+        fault = Fault(self.kind, self.service, self.healthy_s, self.fault_s)  # type: ignore[arg-type]
+        return Config(self.rate, self.seconds, self.seed, (fault,))
 
 
 @dataclass
@@ -75,37 +77,43 @@ class Heard:
         return {alert.id: alert for _, alert in self.alerts}
 
 
-@contextmanager
-def running(home: Path) -> Iterator[tuple[Settings, Supervisor]]:
-    """Run the engines and the workers under `home`, begun anew, until the block ends."""
-    shutil.rmtree(home, ignore_errors=True)
-    with devstack.running(home) as stack:
-        settings = settings_of(stack)
-        environment = {
-            f"FLOWCHAIN_{name.upper()}": str(value)
-            for name, value in {
-                **SETTINGS, "bootstrap_servers": stack.bootstrap_servers, "postgres_dsn": stack.postgres_dsn,
-                "clickhouse_dsn": stack.clickhouse_dsn,
-            }.items()
-        }  # fmt: skip
-        from infra.cli.stack import prepare
+class DemoRefused(Exception):
+    """The demonstration cannot be begun, in one sentence."""
 
-        prepare(settings)
-        publish_definitions(settings, definitions())
-        with workers(home, environment) as supervisor:
-            late = wait_until_ready(supervisor)
-            if late:
-                raise devstack.DevstackError(f"not ready: {', '.join(late)}; their logs are in {home / 'logs'}")
-            yield settings, supervisor
-            _settle(settings, supervisor)
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Keep every other demonstration out of the folder for the block; raises DemoRefused where one runs."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home.with_name(f"{home.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise DemoRefused(f"a demonstration runs in {home} already: wait for its end, or use another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def running(home: Path, console: Console | None = None) -> Iterator[tuple[Settings, Supervisor]]:
+    """Run engines and workers of its own under `home`, begun anew, until the block ends; raises DemoRefused."""
+    with alone(home):
+        shutil.rmtree(home, ignore_errors=True)
+        with devstack.running(home, console=console) as stack:
+            settings = settings_of(stack)
+            prepare(settings)
+            publish_definitions(settings, definitions())
+            with ready_workers(home, settings.environment(*addresses(stack), *SETTINGS)) as supervisor:
+                yield settings, supervisor
+                _settle(settings, supervisor)
 
 
 def settings_of(stack: devstack.Stack) -> Settings:
     """Return the settings of a demonstration on a stack."""
-    return Settings(
-        bootstrap_servers=stack.bootstrap_servers, postgres_dsn=SecretStr(stack.postgres_dsn),
-        clickhouse_dsn=SecretStr(stack.clickhouse_dsn), **SETTINGS,  # type: ignore[arg-type]
-    )  # fmt: skip
+    own: dict[str, Any] = addresses(stack) | SETTINGS
+    return Settings(**own)
 
 
 def _settle(settings: Settings, supervisor: Supervisor) -> None:
@@ -117,8 +125,6 @@ def _settle(settings: Settings, supervisor: Supervisor) -> None:
 
 def listen(settings: Settings, heard: Heard, done: threading.Event, on_alert: Callable[[Alert], None]) -> None:
     """Consume the alert topic as anybody would, until `done`."""
-    from infra.cli.alerts import alert_consumer
-
     consumer = alert_consumer(settings, from_start=True)
     while not done.is_set():
         message = consumer.poll(0.1)
@@ -131,50 +137,7 @@ def listen(settings: Settings, heard: Heard, done: threading.Event, on_alert: Ca
 
 def produce(settings: Settings, plan: Plan, started: Callable[[Simulation], None]) -> Truth:
     """Let the fourteen services run; returns what really happened."""
-    return simulate(
-        settings.bootstrap_servers, rate=plan.rate, seconds=plan.seconds, seed=plan.seed, faults=[plan.fault],
-        topic_prefix=settings.topic_prefix, started=started,
-    )  # fmt: skip
-
-
-def counted_events(settings: Settings) -> int:
-    """Return the sum of the events over the newest revision of every health window."""
-    newest: dict[str, tuple[int, int]] = {}
-    for message in read_topic(settings, settings.topic(HEALTH.name)):
-        window = orjson.loads(message.value() or b"")
-        newest[window["id"]] = max(newest.get(window["id"], (-1, 0)), (window["revision"], window["events"]))
-    return sum(events for _, events in newest.values())
-
-
-def clickhouse_rows(settings: Settings) -> dict[str, int]:
-    """Return the rows per table."""
-    server: Client = client(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database)
-    tables = ("chain_health_metrics", "chain_execution_traces", "chain_dependency_events", "chain_anomalies")
-    rows = {table: server.execute(f"SELECT count() FROM {table} FINAL")[0][0] for table in tables}
-    server.disconnect()
-    return rows
-
-
-def clickhouse_executions(settings: Settings) -> int:
-    """Return how many executions have a row in ClickHouse."""
-    server: Client = client(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database)
-    query = "SELECT uniqExact(tenant, execution) FROM chain_execution_traces WHERE record_kind = 'execution'"
-    count: int = server.execute(query)[0][0]
-    server.disconnect()
-    return count
-
-
-def postgres_rows(settings: Settings) -> dict[str, int]:
-    """Return the rows per table."""
-    tables = ("flow_executions", "flow_metrics", "flow_definitions", "flow_chains")
-    with psycopg.connect(settings.postgres_dsn.get_secret_value()) as connection:
-        schema = settings.postgres_schema
-        return {
-            table: connection.execute(
-                psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(schema, table))
-            ).fetchone()[0]  # type: ignore[index]
-            for table in tables
-        }
+    return simulate(settings.kafka(), settings.topic(EVENTS.name), plan.config, started)
 
 
 @dataclass
@@ -247,7 +210,7 @@ def gather(settings: Settings, truth: Truth, heard: Heard) -> Outcome:
     deadline = time.monotonic() + COUNT_S
     while True:
         outcome = Outcome(
-            truth, heard, counted_events(settings), clickhouse_rows(settings), clickhouse_executions(settings),
+            truth, heard, counted_events(settings), clickhouse_rows(settings), clickhouse_counts(settings)[0],
             postgres_rows(settings), sum(1 for _ in read_dead_letters(settings)),
         )  # fmt: skip
         if not outcome.failures() or time.monotonic() > deadline:

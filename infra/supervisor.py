@@ -1,12 +1,12 @@
 """Runs workers as child processes and restarts those that end. For one machine; a cluster has its own supervisor.
 
-Children end with this process however it ends (the kernel sees to it on Linux; elsewhere they are told on a regular
-end). Restarts are spaced out exponentially, so that a worker that cannot start does not spin.
+Children end with this process however it ends: at once when it is killed (the kernel sees to it on Linux), because
+what they would need for a good end may have died with it, and they are exact without one. Restarts are spaced out
+exponentially, so that a worker that cannot start does not spin.
 """
 
-import json
 import os
-import signal
+import platform
 import socket
 import subprocess
 import sys
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import psutil
 
 from agents.ingest import TooManyDeadLetters
-from infra.devstack import _launch
+from infra.devstack.processes import tied
+from streams.ids import derived_id
 
 WORKERS = ("ingest", "analysis", "sinks-clickhouse", "sinks-postgres")
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
@@ -30,7 +30,12 @@ REFUSED_DELAY_S = 60.0
 STEADY_S = 30.0
 """A worker that ran so long begins again with the first delay."""
 STOP_S = 15.0
-STATE = "workers.json"
+READY_S = 60.0
+POLL_S = 0.2
+
+
+class NotReady(Exception):
+    """Workers did not start in time, in one sentence."""
 
 
 @dataclass
@@ -66,10 +71,9 @@ class Supervisor:
             self.children.append(Child(name, free_port(), logs / f"worker-{label}.log"))
         for child in self.children:
             self._spawn(child)
-        self._write_state()
 
-    def poll(self) -> None:
-        """Restart what has ended and waited long enough."""
+    def poll(self) -> bool:
+        """Restart what has ended and waited long enough; return whether a process was started."""
         changed = False
         for child in self.children:
             process = child.process
@@ -82,13 +86,11 @@ class Supervisor:
                 child.restarts += 1
                 self._spawn(child)
                 changed = True
-        if changed:
-            self._write_state()
+        return changed
 
     def stop(self) -> None:
         """Ask every worker to end, and make those end that do not."""
         _end(self.children)
-        (self.home / STATE).unlink(missing_ok=True)
 
     def retire(self, name: str) -> None:
         """End the workers of a name for good."""
@@ -97,28 +99,17 @@ class Supervisor:
         _end(going)
 
     def _spawn(self, child: Child) -> None:
-        argv = [sys.executable, "-m", "infra.cli", "worker", child.name]
-        if sys.platform == "linux":
-            argv = [sys.executable, _launch.__file__, str(int(signal.SIGTERM)), str(os.getpid()), *argv]
+        argv = tied([sys.executable, "-m", "infra.cli", "worker", child.name])
+        own = derived_id(platform.node(), str(self.home.resolve()))[:12]  # others may run on the same brokers
         environment = {
-            **os.environ, **self.environment, "FLOWCHAIN_HTTP_PORT": str(child.port), "FLOWCHAIN_WORKER_ID": child.log.stem,
+            **os.environ, **self.environment, "FLOWCHAIN_HTTP_PORT": str(child.port),
+            "FLOWCHAIN_WORKER_ID": f"{child.log.stem}-{own}",
         }  # fmt: skip
         with child.log.open("ab") as log:
             child.process = subprocess.Popen(
                 argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         child.started = time.monotonic()
-
-    def _write_state(self) -> None:
-        rows = [
-            {"name": c.name, "port": c.port, "log": str(c.log), "pid": c.process.pid if c.process else None,
-             "restarts": c.restarts}
-            for c in self.children
-        ]  # fmt: skip
-        path = self.home / STATE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"supervisor": os.getpid(), "workers": rows}))
-        temporary.replace(path)
 
 
 def _end(children: Sequence[Child]) -> None:
@@ -142,11 +133,12 @@ def workers(home: Path, environment: Mapping[str, str], names: Sequence[str] = W
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.2):
+        while not done.wait(POLL_S):
             supervisor.poll()
+        supervisor.stop()
 
-    # The kernel ties children to the thread that started them, so they are started above, by the caller's thread,
-    # and restarted by one that lives as long as the block.
+    # The kernel ties children to the thread that started them: the caller's thread those above, this one those that
+    # it restarts. So it also stops them, before it ends itself.
     watcher = threading.Thread(target=watch, name="supervisor", daemon=True)
     watcher.start()
     try:
@@ -154,27 +146,35 @@ def workers(home: Path, environment: Mapping[str, str], names: Sequence[str] = W
     finally:
         done.set()
         watcher.join()
-        supervisor.stop()
 
 
-def wait_until_ready(supervisor: Supervisor, timeout_s: float = 60.0) -> list[str]:
+@contextmanager
+def ready_workers(home: Path, environment: Mapping[str, str]) -> Iterator[Supervisor]:
+    """Run all workers until the block ends; it begins when they are ready. Raises NotReady."""
+    with workers(home, environment) as supervisor:
+        late = _late(supervisor)
+        if late:
+            raise NotReady(f"not ready within {READY_S:.0f} s: {', '.join(late)}; their logs are in {home / 'logs'}")
+        yield supervisor
+
+
+def _late(supervisor: Supervisor) -> list[str]:
     """Wait until all workers are ready; return the names of those that are not in time."""
     waiting = {child.port: child.name for child in supervisor.children}
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + READY_S
     while waiting and time.monotonic() < deadline:
         for port in list(waiting):
-            if probe(port, "/readyz") == 200:
+            if _is_ready(port):
                 del waiting[port]
         time.sleep(0.1)
     return sorted(waiting.values())
 
 
-def probe(port: int, path: str) -> int:
-    """Return the status code of a worker's probe; 0 when it does not answer."""
+def _is_ready(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2.0).status_code
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2.0).status_code == 200
     except httpx.HTTPError:
-        return 0
+        return False
 
 
 def free_port() -> int:
@@ -183,28 +183,3 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def read_state(home: Path) -> dict[str, object] | None:
-    """Return what runs under a home: None when its supervisor does not run any more."""
-    try:
-        state: dict[str, object] = json.loads((home / STATE).read_text())
-    except FileNotFoundError:
-        return None
-    return state if psutil.pid_exists(int(str(state["supervisor"]))) else None
-
-
-def main(home: str) -> None:
-    """Supervise in the foreground until SIGTERM or SIGINT; used detached by `flowchain up`."""
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: done.set())
-    supervisor = Supervisor(Path(home), {})
-    supervisor.start()
-    while not done.wait(0.2):
-        supervisor.poll()
-    supervisor.stop()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,14 +1,13 @@
 """Child processes of a measurement: they end with the block, and with this process however it ends."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.devstack import _launch
+from infra.devstack.processes import tied
 
 STOP_S = 15.0
 TOLD = 800
@@ -24,13 +23,10 @@ def python(
     module: str, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `python -m module arguments…` with its output in `log`."""
-    argv = [sys.executable, "-m", module, *arguments]
-    if sys.platform == "linux":
-        argv = [sys.executable, _launch.__file__, str(int(signal.SIGTERM)), str(os.getpid()), *argv]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            argv, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-            start_new_session=True,
+            tied([sys.executable, "-m", module, *arguments]), env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     with process:
         try:

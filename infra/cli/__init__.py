@@ -1,23 +1,29 @@
 """The `flowchain` command. One file per group of commands; this one only puts them together."""
 
+import logging
 import sys
 
 import typer
 from confluent_kafka import KafkaException
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from agents.ingest import TooManyDeadLetters
 from connectors.migrate import MigrationError
+from connectors.settings import Settings
 from connectors.spans import SpanImportError
-from infra.cli import alerts, bench, demo, dlq, executions, importing, settings, stack, topics, verify, worker
+from infra.cli import alerts, bench, demo, dlq, executions, importing, settings, simulate, stack, topics, verify, worker
 from infra.cli.common import CommandError
+from infra.demo import DemoRefused
 from infra.devstack import DevstackError
 from infra.importing import ImportRefused
+from infra.preparing import Unreachable
+from infra.supervisor import NotReady
 
 KNOWN = (
-    CommandError, DevstackError, ImportRefused, KafkaException, MigrationError, SpanImportError, TooManyDeadLetters,
-    ValidationError,
+    CommandError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, SpanImportError,
+    TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
@@ -29,8 +35,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, worker, topics, alerts, executions, dlq, verify, importing, bench, settings):
+for module in (stack, demo, simulate, worker, topics, alerts, executions, dlq, verify, importing, bench, settings):
     module.register(app)
+
+
+@app.callback()
+def _before_every_command() -> None:
+    """Name variables that no setting has; keep the libraries' log lines for the workers, which set up logging."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    for name, meant in Settings.unknown().items():
+        hint = f"; {meant} was meant?" if meant else ""
+        Console(stderr=True, highlight=False).print(f"[yellow]warning:[/yellow] {name} is no setting{hint}", soft_wrap=True)
 
 
 def main() -> None:
@@ -38,7 +53,8 @@ def main() -> None:
     try:
         app()
     except KNOWN as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_sentence(error)}")
+        sentence = escape(_sentence(error))
+        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {sentence}", soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, TooManyDeadLetters) else 1)
 
 
@@ -47,5 +63,8 @@ def _sentence(error: Exception) -> str:
         return f"Kafka: {error.args[0].str() if hasattr(error.args[0], 'str') else error}"
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        place = ".".join(map(str, first["loc"]))
+        if error.title == Settings.__name__:
+            return f"setting FLOWCHAIN_{place.upper()}: {first['msg']}"
+        return f"a record is not a valid {error.title}: {place}: {first['msg']}"
     return str(error)

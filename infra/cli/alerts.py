@@ -6,13 +6,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from confluent_kafka import Consumer
 from rich.markup import escape
 
-from connectors.settings import Settings
+from connectors.alerts import alert_consumer
 from infra.cli.common import Json, Prefix, console, reach_kafka
 from schemas.analysis import Alert
-from schemas.topics import ALERTS
 
 commands = typer.Typer(help="What the alert topic says.", no_args_is_help=True)
 COLOURS = {"critical": "red", "warning": "yellow", "info": "cyan"}
@@ -51,20 +49,6 @@ def tail(
         pass
     finally:
         consumer.close()
-
-
-def alert_consumer(settings: Settings, from_start: bool) -> Consumer:
-    """Return a consumer of the alert topic in a group of its own."""
-    consumer = Consumer(
-        {
-            **settings.kafka(),
-            "group.id": settings.group(f"alerts-tail-{time.time_ns()}"),
-            "auto.offset.reset": "earliest" if from_start else "latest",
-            "enable.auto.commit": False,
-        }
-    )
-    consumer.subscribe([settings.topic(ALERTS.name)])
-    return consumer
 
 
 def print_alert(alert: Alert) -> None:

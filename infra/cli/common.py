@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from connectors.settings import Settings
-from infra import devstack
+from infra import local
 
 console = Console(highlight=False)
 REACH_S = 5.0
@@ -26,30 +26,31 @@ class CommandError(Exception):
 
 def load_settings(**overrides: Any) -> Settings:
     """Return the settings; where addresses are not configured, those of the local stack if it runs."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    settings = Settings(**given)
-    stack = devstack.status(HOME) if HOME.exists() else None
-    if stack is None:
-        return settings
-    local = {
-        "bootstrap_servers": stack.bootstrap_servers,
-        "postgres_dsn": stack.postgres_dsn,
-        "clickhouse_dsn": stack.clickhouse_dsn,
-    }
-    missing = {name: value for name, value in local.items() if name not in settings.model_fields_set}
-    return Settings(**{**missing, **given}) if missing else settings
+    return local.load_settings(HOME, **{name: value for name, value in overrides.items() if value is not None})
 
 
 def reach_kafka(**overrides: Any) -> Settings:
-    """Return the settings once the brokers have answered; raises CommandError when they do not."""
+    """Return the settings once the brokers have answered; raises CommandError when they do not.
+
+    KafkaException: librdkafka refuses the settings themselves, for instance a file of certificates.
+    """
     settings = load_settings(**overrides)
+    said: list[str] = []
+
+    def tell(error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            said.append(error.str())
+
     # librdkafka tells every failed attempt on standard error: one sentence is enough.
-    config: dict[str, Any] = {**settings.kafka(), "log_level": 0, "error_cb": lambda _: None}
+    config: dict[str, Any] = {**settings.kafka(), "log_level": 0, "error_cb": tell}
+    client = AdminClient(config)
     try:
-        AdminClient(config).list_topics(timeout=REACH_S)
+        client.list_topics(timeout=REACH_S)
     except KafkaException as error:
+        client.poll(0)
+        reason = f" ({said[-1].partition(' (after ')[0]})" if said else ""
         raise CommandError(
-            f"Kafka does not answer at {settings.bootstrap_servers}: `flowchain up` starts a local one, "
+            f"Kafka does not answer at {settings.bootstrap_servers}{reason}: `flowchain up` starts a local one, "
             "FLOWCHAIN_BOOTSTRAP_SERVERS names another"
         ) from error
     return settings

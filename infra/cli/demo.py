@@ -10,11 +10,10 @@ from rich.table import Table
 
 from connectors.settings import Settings
 from infra import demo as demonstration
-from infra import devstack
 from infra.cli.alerts import print_alert
 from infra.cli.common import HOME, CommandError, console, print_json
 from infra.demo import Heard, Plan
-from infra.simulator import SERVICES, Simulation, Truth
+from infra.simulator import FAULT_KINDS, SERVICES, Simulation, Truth
 
 
 def register(app: typer.Typer) -> None:
@@ -23,27 +22,34 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    fault: Annotated[str, typer.Option(help="kind of the fault: error_burst, slow, crash, silence, …")] = "error_burst",
+    fault: Annotated[str, typer.Option(help=f"kind of the fault: {', '.join(FAULT_KINDS)}")] = "error_burst",
     service: Annotated[str, typer.Option(help="the service that breaks")] = "database-service",
     rate: Annotated[float, typer.Option(help="executions per second")] = 60.0,
     seed: Annotated[int, typer.Option(help="of the simulation")] = 1,
 ) -> None:
     """Run fourteen services on real engines, break one, and show what FlowChain says. The last line is JSON.
 
-    Exit code 1 when a count is not equal, or the wrong cause is named.
+    Always on engines of its own, begun anew in `.flowchain/demo`. Exit code 1 when a count is not equal, or the wrong cause is named.
 
     Example: `flowchain demo --fault slow --service trading-engine`
     """
-    plan = Plan(rate=rate, seed=seed, kind=fault, service=service)
-    devstack.fetch(console=console)
+    plan = _checked(Plan(rate=rate, seed=seed, kind=fault, service=service))
     console.print("starting Kafka, PostgreSQL, ClickHouse and the workers …")
-    with demonstration.running(HOME / "demo") as (settings, _):
+    with demonstration.running(HOME / "demo", console) as (settings, _):
         outcome = _show(settings, plan)
     failures = outcome.failures()
     for failure in failures:
         console.print(f"[red]wrong:[/red] {escape(failure)}")
     print_json(outcome.document())
     raise typer.Exit(1 if failures else 0)
+
+
+def _checked(plan: Plan) -> Plan:
+    try:
+        _ = plan.config
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return plan
 
 
 def _show(settings: Settings, plan: Plan) -> demonstration.Outcome:

@@ -7,7 +7,7 @@ import httpx
 import typer
 from rich.markup import escape
 
-from infra import supervisor
+from infra import background
 from infra.cli.common import HOME, CommandError, Json, console, print_json
 
 commands = typer.Typer(help="Executions that are open, or ended lately.", no_args_is_help=True)
@@ -39,8 +39,8 @@ def show(
 
 def ports_of_ingest() -> list[int]:
     """Return the ports of the ingest workers under the local supervisor; raises CommandError when none runs."""
-    state: Any = supervisor.read_state(HOME)
-    ports = [worker["port"] for worker in (state or {}).get("workers", []) if worker["name"] == "ingest"]
+    state = background.read_state(HOME)
+    ports = [worker.port for worker in state.workers if worker.name == "ingest"] if state else []
     if not ports:
         raise CommandError("no ingest worker runs here; `flowchain up` starts one")
     return ports

@@ -1,8 +1,7 @@
 """`flowchain import`: real traces as chain events, through the whole pipeline."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +9,12 @@ import typer
 from rich.markup import escape
 
 from connectors.settings import Settings
-from connectors.spans import Options
-from infra import devstack, importing
+from connectors.spans import Options, Timeline, load
+from infra import devstack, importing, local
 from infra.cli.alerts import print_alert
-from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json, reach_kafka
-from infra.cli.stack import prepare
+from infra.cli.common import HOME, CommandError, Json, console, print_json, reach_kafka
+from infra.preparing import prepare
+from infra.supervisor import ready_workers
 
 commands = typer.Typer(help="Bring in what other systems have recorded.", no_args_is_help=True)
 INPUTS = ("traces", "logs", "metrics")
@@ -44,44 +44,42 @@ def spans(
 
     Example: `flowchain import spans traces.json --shift`
     """
-    options = _options(day, inputs, chain_by)
-    with _engines():
+    _check_speed(speed)
+    timeline = load(path, _options(day, inputs, chain_by), end_at_us=time.time_ns() // 1000 if shift else None)
+    with devstack.running(HOME, external=local.configured(), console=console):
         settings = reach_kafka(topic_prefix=prefix or f"import-{_slug(path)}.")
         prepare(settings)
         importing.refuse_used_topic(settings)
-        document, complete = _run(settings, path, options, shift, speed, publish_only, as_json)
+        document, complete = _run(settings, timeline, speed, publish_only, as_json)
     if as_json:
         print_json(document)
     raise typer.Exit(0 if complete else 1)
 
 
+def _check_speed(speed: float | None) -> None:
+    if speed is not None and not speed > 0:
+        raise CommandError("--speed: above 0")
+
+
 def _run(
-    settings: Settings, path: Path, options: Options, shift: bool, speed: float | None, publish_only: bool, quiet: bool
+    settings: Settings, timeline: Timeline, speed: float | None, publish_only: bool, quiet: bool
 ) -> tuple[dict[str, Any], bool]:
     def tell(text: str) -> None:
         if not quiet:
             console.print(f"[dim]{text}[/dim]")
 
     if publish_only:
-        summary = importing.publish(settings, path, options, shift=shift, speed=speed, progress=not quiet)
+        summary = importing.publish(settings, timeline, speed=speed, progress=not quiet)
         tell(f"{summary.events:,} events published to {settings.topic_prefix}flowchain.events.v1")
         return {"events": summary.events, "prefix": settings.topic_prefix}, True
     home = HOME / settings.topic_prefix.rstrip(".")
-    with importing.own_workers(settings, home):
-        summary = importing.publish(settings, path, options, shift=shift, speed=speed, progress=not quiet)
+    with ready_workers(home, settings.environment("topic_prefix", *local.SETTING.values())):
+        summary = importing.publish(settings, timeline, speed=speed, progress=not quiet)
         tell(f"{summary.events:,} events of {summary.executions:,} executions published")
         result = importing.follow(settings, summary, tell)
     if not quiet:
         _print_result(result)
     return result.document(), result.complete
-
-
-@contextmanager
-def _engines() -> Iterator[None]:
-    """Run the local stack for the block, unless it runs or addresses are configured."""
-    configured = "bootstrap_servers" in load_settings().model_fields_set
-    with nullcontext() if configured else devstack.running(HOME):
-        yield
 
 
 def _options(day: list[str] | None, inputs: str, chain_by: str) -> Options:

@@ -5,10 +5,10 @@ from typing import Any
 import typer
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
-from rich.table import Table
+from rich.table import Column, Table
 
-from connectors.migrate import migrate_clickhouse, migrate_postgres
 from connectors.settings import PROFILES, Settings
+from infra import preparing
 from infra.cli.common import Json, console, load_settings, print_json
 
 
@@ -28,7 +28,7 @@ def show(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("setting", "value", "from", "what it is", box=None)
+    table = Table(Column("setting", no_wrap=True), Column("value", overflow="fold"), "from", "what it is", box=None)
     for row in rows:
         table.add_row(f"FLOWCHAIN_{row['name'].upper()}", str(row["value"]), row["from"], row["description"])
     console.print(table)
@@ -39,11 +39,7 @@ def migrate(as_json: Json = False) -> None:
 
     Example: `flowchain migrate`
     """
-    settings = load_settings()
-    applied = {
-        "postgres": migrate_postgres(settings.postgres_dsn.get_secret_value(), settings.postgres_schema),
-        "clickhouse": migrate_clickhouse(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database),
-    }
+    applied = preparing.migrate(load_settings())
     if as_json:
         print_json(applied)
         return

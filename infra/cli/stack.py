@@ -1,26 +1,20 @@
 """`flowchain up`, `down`, `status`: the local stack and what runs on it."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
-import psutil
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from connectors.lag import group_lag
-from connectors.migrate import migrate_clickhouse, migrate_postgres
 from connectors.settings import Settings
-from connectors.topics import apply_topics
-from infra import devstack, supervisor
+from infra import background, devstack, local
 from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json, reach_kafka
+from infra.devstack import EngineName
+from infra.preparing import prepare
+from infra.supervisor import WORKERS
 
-READY_S = 60.0
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="of loopback; a free one where left out")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,24 +25,33 @@ def register(app: typer.Typer) -> None:
 
 def up(
     engines_only: Annotated[bool, typer.Option("--engines-only", help="Kafka, PostgreSQL and ClickHouse, no workers")] = False,
+    kafka_port: Port = None,
+    postgres_port: Port = None,
+    clickhouse_port: Port = None,
     as_json: Json = False,
 ) -> None:
     """Start the local stack and the workers, and leave them running; does nothing where they run.
 
-    Example: `flowchain up && flowchain status`
+    A server that is configured (FLOWCHAIN_BOOTSTRAP_SERVERS, FLOWCHAIN_POSTGRES_DSN, FLOWCHAIN_CLICKHOUSE_DSN) is used
+    instead of a local one.
+
+    Example: `flowchain up --kafka-port 9092 && flowchain status`
     """
-    stack = start_engines(HOME, detached=True)
-    prepare(load_settings())
-    if not engines_only and supervisor.read_state(HOME) is None:
-        _start_supervisor(HOME)
-    addresses = {engine.name: engine.address for engine in stack.engines}
+    configured = local.configured()
+    ports = _ports(configured, {"kafka": kafka_port, "postgres": postgres_port, "clickhouse": clickhouse_port})
+    stack = devstack.up(HOME, detached=True, ports=ports, external=configured, console=console)
+    settings = load_settings()
+    prepare(settings)
+    if not engines_only:
+        background.start(HOME, settings.environment(*local.SETTING.values()))
+    addresses = {engine.name: engine.shown_address for engine in stack.engines}
     if as_json:
         print_json(addresses)
         return
     for name, address in addresses.items():
         console.print(f"{name:12} {address}")
     if not engines_only:
-        console.print(f"{'workers':12} {', '.join(supervisor.WORKERS)}: `flowchain status` shows them")
+        console.print(f"{'workers':12} {', '.join(WORKERS)}: `flowchain status` shows them")
 
 
 def down(as_json: Json = False) -> None:
@@ -56,11 +59,7 @@ def down(as_json: Json = False) -> None:
 
     Example: `flowchain down`
     """
-    state = supervisor.read_state(HOME)
-    if state is not None:
-        process = psutil.Process(int(str(state["supervisor"])))
-        process.send_signal(signal.SIGTERM)
-        process.wait(supervisor.STOP_S + 10)
+    background.stop(HOME)
     devstack.down(HOME)
     if as_json:
         print_json({"stopped": True})
@@ -69,95 +68,73 @@ def down(as_json: Json = False) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Show every worker: whether it moves, its lag, its watermark, and what it holds.
+    """Show every worker: whether it is ready, how far behind and how far it is, what it holds and has refused.
 
-    Exit code 1 when one of them does not answer or stands still.
+    Lag is in records (markers of transactions count, so an idle worker shows a few), dead letters since the worker's
+    start. Exit code 1 when no worker runs, or one of them does not answer or stands still.
 
     Example: `flowchain status --json`
     """
-    report: dict[str, Any] = {"workers": worker_reports(HOME), "lag": group_lag(reach_kafka())}
+    settings = reach_kafka()
+    lags = group_lag(settings)
+    rows = [_facts(worker, _lag(settings, lags, worker["worker"])) for worker in background.reports(HOME)]
     if as_json:
-        print_json(report)
-    else:
-        _print_status(report)
-    if any(not worker["live"] for worker in report["workers"]):
+        print_json({"workers": rows, "lag": lags})
+    elif rows:
+        console.print(_table(rows))
+    if not rows:
+        raise CommandError("no workers run here; `flowchain up` starts them")
+    if not all(row["live"] for row in rows):
         raise typer.Exit(1)
 
 
-def start_engines(home: Path, *, detached: bool) -> devstack.Stack:
-    """Start the engines, fetching them once; raises DevstackError with the reason."""
-    devstack.fetch(console=console)
-    return devstack.up(home, detached=detached, console=console)
+def _ports(configured: dict[str, str], given: dict[EngineName, int | None]) -> dict[str, int]:
+    ports: dict[str, int] = {name: port for name, port in given.items() if port is not None}
+    for name in ports.keys() & configured.keys():
+        setting = local.SETTING[devstack.engine_name(name)].upper()
+        raise CommandError(f"--{name}-port is for a server that is started, and FLOWCHAIN_{setting} names one that runs")
+    return ports
 
 
-def prepare(settings: Settings) -> None:
-    """Bring topics and databases to what this version needs."""
-    apply_topics(settings)
-    migrate_postgres(settings.postgres_dsn.get_secret_value(), settings.postgres_schema)
-    migrate_clickhouse(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database)
+def _lag(settings: Settings, lags: list[dict[str, Any]], worker: str) -> int:
+    return sum(row["lag"] for row in lags if row["group"] == settings.group(worker))
 
 
-def worker_reports(home: Path) -> list[dict[str, Any]]:
-    """Return what every supervised worker says of itself."""
-    state = supervisor.read_state(home)
-    reports = []
-    for worker in (state or {}).get("workers", []):  # type: ignore[attr-defined]
-        base = {"worker": worker["name"], "pid": worker["pid"], "restarts": worker["restarts"], "log": worker["log"]}
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{worker['port']}/status", timeout=2.0).json()
-        except httpx.HTTPError:
-            answer = {"live": False, "ready": False}
-        reports.append(base | answer)
-    return reports
-
-
-def _start_supervisor(home: Path) -> None:
-    settings = load_settings()
-    environment = {
-        "FLOWCHAIN_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
-        "FLOWCHAIN_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
-        "FLOWCHAIN_CLICKHOUSE_DSN": settings.clickhouse_dsn.get_secret_value(),
+def _facts(worker: dict[str, Any], lag: int) -> dict[str, Any]:
+    """Return what a worker says with its sums; None stands for what this kind of worker does not have."""
+    partitions = worker.get("partitions", {}).values()
+    marks = [p["watermark_unix_us"] for p in partitions if p["watermark_unix_us"]]
+    windows = [p["open_windows"] for p in partitions if "open_windows" in p]
+    return {
+        "dead_letters": None,
+        "last_settled_age_s": None,
+        **worker,
+        "lag": lag,
+        "watermark_unix_us": min(marks, default=None),
+        "windows_open": sum(windows) if windows else None,
     }
-    logs = home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    with (logs / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-m", "infra.supervisor", str(home)], env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        reports = worker_reports(home)
-        if reports and all(report["ready"] for report in reports):
-            return
-        time.sleep(0.2)
-    raise CommandError(f"the workers were not ready within {READY_S:.0f} s; their logs are in {logs}")
 
 
-def _print_status(report: dict[str, Any]) -> None:
-    table = Table("worker", "moves", "ready", "settled", "restarts", "watermark", "holds", box=None)
-    for worker in report["workers"]:
-        marks = [p["watermark_unix_us"] for p in worker.get("partitions", {}).values() if p["watermark_unix_us"]]
-        behind = f"{time.time() - min(marks) / 1e6:.1f} s ago" if marks else ""
+def _table(rows: list[dict[str, Any]]) -> Table:
+    name = Column("worker", no_wrap=True)
+    table = Table(name, "ready", "lag", "watermark", "settled", "windows open", "dead letters", "restarts", box=None)
+    for row in rows:
+        mark, age = row["watermark_unix_us"], row["last_settled_age_s"]
         table.add_row(
-            worker["worker"], _yes(worker["live"]), _yes(worker["ready"]), f"{worker.get('last_settled_age_s', 0):.1f} s ago",
-            str(worker["restarts"]), behind, _holdings(worker),
+            row["worker"], _yes(row["ready"] and row["live"]), f"{row['lag']:,}",
+            _ago(None if mark is None else time.time() - mark / 1e6), _ago(age),
+            _count(row["windows_open"]), _count(row["dead_letters"]), str(row["restarts"]),
         )  # fmt: skip
-    console.print(table if report["workers"] else "no workers run here; `flowchain up` starts them")
-    lags = Table("consumer group", "topic", "lag", box=None)
-    for row in report["lag"]:
-        lags.add_row(row["group"], row["topic"], f"{row['lag']:,}")
-    console.print(lags)
+    return table
 
 
 def _yes(value: bool) -> str:
     return "[green]yes[/green]" if value else "[red]no[/red]"
 
 
-def _holdings(worker: dict[str, Any]) -> str:
-    partitions = worker.get("partitions", {}).values()
-    if worker["worker"] == "ingest":
-        return f"{sum(p['open_executions'] for p in partitions):,} open executions"
-    if worker["worker"] == "analysis":
-        return f"{sum(p['open_windows'] for p in partitions):,} open windows"
-    return f"{sum(worker.get('waiting', {}).values()):,} records to write"
+def _ago(age_s: float | None) -> str:
+    return "" if age_s is None else f"{age_s:.1f} s ago"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

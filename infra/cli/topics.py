@@ -1,7 +1,7 @@
 """`flowchain topics`: the catalogue, and a cluster made to match it."""
 
 import typer
-from rich.table import Table
+from rich.padding import Padding
 
 from connectors.topics import apply_topics, describe_topic, partition_counts
 from infra.cli.common import CommandError, Json, Prefix, console, print_json, reach_kafka
@@ -40,11 +40,11 @@ def list_(prefix: Prefix = None, as_json: Json = False) -> None:
     if as_json:
         print_json([{"name": settings.topic(t.name), "partitions": held.get(settings.topic(t.name), 0)} for t in CATALOGUE])
         return
-    table = Table("topic", "partitions", "key", "what it holds", box=None)
     for topic in CATALOGUE:
         name = settings.topic(topic.name)
-        table.add_row(name, str(held.get(name, "missing")), topic.key, topic.sentence)
-    console.print(table)
+        partitions = f"{held[name]} partitions" if name in held else "[red]missing[/red]"
+        console.print(f"[bold]{name}[/bold]  {partitions}", soft_wrap=True)  # a name is for copying: never cut
+        console.print(Padding(f"{topic.sentence} Key: {topic.key}.", (0, 0, 0, 4)))
 
 
 @commands.command()

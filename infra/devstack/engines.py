@@ -20,6 +20,7 @@ PORTS: dict[EngineName, tuple[str, ...]] = {
     "postgres": ("postgres",),
     "clickhouse": ("clickhouse", "clickhouse_http"),
 }
+USUAL_PORTS: dict[EngineName, int] = {"kafka": 9092, "postgres": 5432, "clickhouse": 9000}
 ADDRESSES: dict[EngineName, str] = {
     "kafka": f"{HOST}:{{}}",
     "postgres": f"postgresql://postgres@{HOST}:{{}}/postgres",
@@ -65,15 +66,24 @@ def _command(name: EngineName, settings: Settings) -> Command:
 
 def external(name: EngineName, address: str, home: Path) -> Record:
     """A server that exists already, so there is nothing to prepare or to stop."""
-    first, *_ = address.split(",")
-    parts = urlsplit(first if "://" in first else f"//{first}")
-    if parts.hostname is None or parts.port is None:
-        raise DevstackError(f"The address of {name} needs a host and a port: {address}")
-    log = home / "logs" / f"{name}.log"
-    record = Record(Engine(name, address, parts.hostname, parts.port, None, None, None, log))
+    host, port = place(name, address)
+    record = Record(Engine(name, address, host, port, None, None, None, home / "logs" / f"{name}.log"))
     if not answers_within(record, PATIENCE_SECONDS):
-        raise DevstackError(f"The given {name} cannot be reached at {first}.")
+        raise DevstackError(f"The given {name} cannot be reached at {host}:{port}.")
     return record
+
+
+def place(name: EngineName, address: str) -> tuple[str, int]:
+    """The (first) host of an address and its port."""
+    first, *_ = address.split(",")
+    try:
+        parts = urlsplit(f"//{first}" if name == "kafka" else first)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None:  # the address may hold a password, so it is not quoted
+        raise DevstackError(f"The address of {name} is not like {ADDRESSES[name].format(USUAL_PORTS[name])}.")
+    return (HOST if host == "localhost" else host), port or USUAL_PORTS[name]
 
 
 def spawn(record: Record) -> Record:

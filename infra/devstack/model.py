@@ -1,5 +1,6 @@
 """What the local stack is made of, as its callers see it."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,11 @@ class Engine:
     created: float | None
     log: Path
     healthy: bool = True
+
+    @property
+    def shown_address(self) -> str:
+        """The address without the password that a given one may hold."""
+        return re.sub(r"(//[^:/@]*):[^/]*@", r"\1:********@", self.address)
 
 
 @dataclass(frozen=True)

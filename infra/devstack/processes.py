@@ -46,13 +46,24 @@ class Command:
     death_signal: int = signal.SIGKILL  # what it gets when its owner dies
 
 
+def tied(argv: Iterable[str], death_signal: int = signal.SIGKILL) -> list[str]:
+    """The command line of a child that the kernel ends with the thread that starts it (Linux; elsewhere as given).
+
+    Not SIGTERM for what needs other processes to stop in good order: they have died with the same owner.
+    """
+    if sys.platform != "linux":
+        return list(argv)
+    launcher = (sys.executable, "-I", "-S", str(HERE / "_launch.py"), str(int(death_signal)), str(os.getpid()))
+    return [*launcher, *argv]
+
+
 def spawn(command: Command, log: Path, owner: Proc | None) -> Proc:
     """Starts the engine: for as long as the owner lives, or on its own where there is none."""
     by_kernel = owner is not None and _kernel_can_tie(owner)
-    launcher = _launcher(command) if by_kernel else ()
+    argv = tied(command.argv, command.death_signal) if by_kernel else command.argv
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [*command.prefix, *launcher, *command.argv],
+            [*command.prefix, *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -70,11 +81,6 @@ def _kernel_can_tie(owner: Proc) -> bool:
     """Linux signals a child when the thread that started it ends: has that thread the owner's life?"""
     in_main_thread = threading.current_thread() is threading.main_thread()
     return sys.platform == "linux" and owner.pid == os.getpid() and in_main_thread
-
-
-def _launcher(command: Command) -> tuple[str, ...]:
-    script = str(HERE / "_launch.py")
-    return sys.executable, "-I", "-S", script, str(int(command.death_signal)), str(os.getpid())
 
 
 def _watch(owner: Proc, engine: Proc, death_signal: int) -> None:

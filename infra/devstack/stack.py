@@ -30,23 +30,33 @@ def up(
     `external` has the addresses of servers to use instead: "host:port" for Kafka, DSNs for the others.
     `ports` may fix "kafka", "kafka_controller", "postgres", "clickhouse" and "clickhouse_http".
     """
-    home, cache, external = home.resolve(), cache or default_cache(), external or {}
+    home, cache = home.resolve(), cache or default_cache()
     names = engine_names(engines)
-    fetch(cache, console, [name for name in names if name not in external])
+    given = _given(home, external or {})
+    fetch(cache, console, [name for name in names if name not in given])
     with state.locked(home):
         records = state.load(home)
-        given = engine_names(external)
         missing = [name for name in names if name not in given and not _usable(records.get(name))]
-        _end(
-            [records[name] for name in (*given, *missing) if name in records]
-        )  # ours that run but do not answer
-        records |= {name: kinds.external(name, external[name], home) for name in given}
+        _end([records[name] for name in (*given, *missing) if name in records])  # replaced, or does not answer
+        records |= given
         settings = kinds.Settings(home, cache, kafka_heap, kinds.choose_ports(ports or {}, missing, records))
         owner = None if detached else Proc.of(os.getpid())
         _start_missing(home, records, missing, settings, owner)
     if detached:
         _say_what_stays_owned([records[name] for name in names], console or Console(stderr=True))
     return Stack(tuple(records[name].engine for name in names))
+
+
+def _given(home: Path, external: Mapping[str, str]) -> Records:
+    """The servers to use instead; the address of an engine of ours is not another's."""
+    known = state.load(home)
+    ours = {name: (record.engine.host, record.engine.port) for name, record in known.items() if record.command}
+    others = {name: external[name] for name in engine_names(external)}
+    return {
+        name: kinds.external(name, address, home)
+        for name, address in others.items()
+        if kinds.place(name, address) != ours.get(name)
+    }
 
 
 def _say_what_stays_owned(records: Collection[Record], console: Console) -> None:

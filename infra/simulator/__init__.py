@@ -1,7 +1,6 @@
 """The simulator: fourteen services that report through the SDK, faults on purpose, and the truth about them."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from flowchain import KafkaChannel, Publisher
@@ -28,43 +27,21 @@ __all__ = [
     "simulate",
 ]
 
-TOPIC = "flowchain.events.v1"
 QUEUE_SIZE = 200_000
 
 
 def simulate(
-    bootstrap_servers: str,
-    *,
-    rate: float = 100.0,
-    seconds: float = 30.0,
-    seed: int = 1,
-    faults: Iterable[Fault] = (),
-    topic_prefix: str = "",
-    live: bool = True,
-    speed: float = 1.0,
-    start_unix_us: int | None = None,
-    rhythm: bool = False,
-    truth_path: Path | None = None,
-    kafka: dict[str, Any] | None = None,
-    started: Callable[[Simulation], None] | None = None,
+    kafka: dict[str, Any], topic: str, config: Config, started: Callable[[Simulation], None] = lambda _: None
 ) -> Truth:
     """Run the fourteen services against a broker and return the truth; the topic must be there.
 
-    `live`: event times are now and the run takes `seconds` (divided by `speed`, when times run ahead); otherwise it
-    goes as fast as the SDK does, from `start_unix_us` (now where left out). `kafka`: further librdkafka settings
-    (SASL, TLS). `started` is given the running `Simulation` (its `truth`, its `stop`). Raises ValueError for an
-    unknown service or senseless numbers; events that could not be delivered are in `truth.events_dropped`.
+    `kafka`: librdkafka settings, `bootstrap.servers` among them. `started` is given the running `Simulation` (its
+    `truth`, its `stop`). Events that could not be delivered are in `truth.events_dropped`.
     """
-    config = Config(rate, seconds, seed, tuple(faults), speed if live else 0.0, start_unix_us, rhythm)
-    settings = {"bootstrap.servers": bootstrap_servers, **(kafka or {})}
-    publisher = Publisher(lambda counts: KafkaChannel(counts, topic_prefix + TOPIC, settings), QUEUE_SIZE)
+    publisher = Publisher(lambda counts: KafkaChannel(counts, topic, kafka), QUEUE_SIZE)
     try:
         simulation = Simulation(config, publisher)
-        if started is not None:
-            started(simulation)
-        truth = simulation.run()
+        started(simulation)
+        return simulation.run()
     finally:
         publisher.close(10.0)
-    if truth_path is not None:
-        truth.write(truth_path)
-    return truth

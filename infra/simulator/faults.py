@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 FaultKind = Literal[
@@ -40,8 +41,18 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in FAULT_KINDS:
             raise ValueError(f"unknown kind of fault {self.kind!r}; there are {', '.join(FAULT_KINDS)}")
-        if self.start_s < 0 or self.duration_s <= 0:
+        if not 0 <= self.start_s < inf or not 0 < self.duration_s < inf:
             raise ValueError("a fault starts at 0 s or later and lasts longer than 0 s")
+
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """Read "kind:service:start:length[:tenant]", times in seconds; raises ValueError."""
+        try:
+            kind, service, start, length, *tenant = text.split(":", 4)
+            begins_s, lasts_s, only = float(start), float(length), tenant[0] if tenant else None
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not kind:service:start:length[:tenant], times in seconds") from error
+        return cls(kind, service, begins_s, lasts_s, only)  # type: ignore[arg-type]
 
     @property
     def power(self) -> float:

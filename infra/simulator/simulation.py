@@ -46,12 +46,15 @@ class Config:
     def __post_init__(self) -> None:
         if self.rate <= 0 or self.seconds <= 0 or self.speed < 0:
             raise ValueError("rate and seconds must be above 0, speed 0 or above")
-        known = {service.name for service in SERVICES}
         for fault in self.faults:
-            if fault.service not in known:
-                raise ValueError(
-                    f"there is no service {fault.service!r}; there are {', '.join(sorted(known))}"
-                )
+            _is_among("service", fault.service, {service.name for service in SERVICES})
+            if fault.tenant is not None:
+                _is_among("tenant", fault.tenant, {tenant.name for tenant in TENANTS})
+
+
+def _is_among(what: str, name: str, known: set[str]) -> None:
+    if name not in known:
+        raise ValueError(f"there is no {what} {name!r}; there are {', '.join(sorted(known))}")
 
 
 class Simulation:

@@ -181,11 +181,10 @@ def test_a_killed_owner_leaves_no_process(tmp_path: Path, script: str) -> None:
 
 
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "infra.devstack", "up", "--foreground", "--home", str(tmp_path)]
-    with spawned(command) as owner:
-        assert eventually(lambda: len(health(tmp_path)) == 3 and all(health(tmp_path).values()), 30)
+    with starter(tmp_path, "import time\nwith devstack.running(home): print('up', flush=True); time.sleep(600)") as owner:
+        assert owner.stdout and owner.stdout.readline() == "up\n"
         owner.send_signal(signal.SIGINT)
-        assert owner.wait(20) == 130
+        assert owner.wait(20) == -signal.SIGINT
     assert processes_of(tmp_path) == [] and devstack.status(tmp_path) is None
 
 

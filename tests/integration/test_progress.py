@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -12,8 +13,10 @@ import pytest
 from helpers_ingest import MS, ROOT, Raw, completed, event, now_us, pipeline
 
 from connectors.definitions import publish_definitions
+from infra.background import STATE
 from infra.devstack import Stack
-from infra.supervisor import STATE, free_port
+from infra.devstack.processes import Proc
+from infra.supervisor import free_port
 from schemas.definitions import ChainDefinition, ChainStep
 
 pytestmark = pytest.mark.timeout(120)
@@ -79,11 +82,13 @@ def test_progress_of_open_and_finished_executions(stack: Stack, tmp_path: Path) 
 
         home = tmp_path / ".flowchain"
         home.mkdir()
-        workers = [{"name": "ingest", "port": free_port()}, {"name": "analysis", "port": 1}, {"name": "ingest", "port": port}]
-        (home / STATE).write_text(json.dumps({"supervisor": os.getpid(), "workers": workers}))
+        running = [("ingest", free_port()), ("analysis", 1), ("ingest", port)]
+        workers = [{"name": name, "port": at, "log": "", "pid": None, "restarts": 0} for name, at in running]
+        supervisor = asdict(Proc.of(os.getpid()))
+        (home / STATE).write_text(json.dumps({"supervisor": supervisor, "workers": workers}))
         shown = show(tmp_path, "default", odd, "--json")
         assert (shown.returncode, json.loads(shown.stdout)["done_steps"]) == (0, ["a"])
         assert "declared durations" in show(tmp_path, "default", odd).stdout
-        (home / STATE).write_text(json.dumps({"supervisor": os.getpid(), "workers": workers[2:]}))
+        (home / STATE).write_text(json.dumps({"supervisor": supervisor, "workers": workers[2:]}))
         unknown = show(tmp_path, "default", "unknown")
         assert (unknown.returncode, "neither open nor has it ended lately" in unknown.stderr) == (1, True)

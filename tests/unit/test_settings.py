@@ -1,5 +1,6 @@
 """Settings: names, profiles, units, and what is refused."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,25 @@ def test_secrets_are_not_shown() -> None:
 
 
 def test_kafka_gets_only_what_is_set_and_the_password_in_the_clear() -> None:
-    assert Settings().kafka() == {"bootstrap.servers": "127.0.0.1:9092", "security.protocol": "PLAINTEXT"}
-    kafka = Settings(security_protocol="SASL_SSL", sasl_mechanism="PLAIN", sasl_username="u", sasl_password="p", ssl_ca_location="/ca").kafka()
+    plain = {"bootstrap.servers": "127.0.0.1:9092", "security.protocol": "PLAINTEXT"}
+    assert Settings().kafka() == {**plain, "logger": logging.getLogger("librdkafka")}
+    Path("ca").touch()
+    kafka = Settings(security_protocol="SASL_SSL", sasl_mechanism="PLAIN", sasl_username="u", sasl_password="p", ssl_ca_location="ca").kafka()
     assert kafka["sasl.password"] == "p"
-    assert (kafka["sasl.username"], kafka["sasl.mechanism"], kafka["ssl.ca.location"]) == ("u", "PLAIN", "/ca")
+    assert (kafka["sasl.username"], kafka["sasl.mechanism"], kafka["ssl.ca.location"]) == ("u", "PLAIN", "ca")
+
+
+def test_another_process_gets_the_same_settings() -> None:
+    given = Settings(window_s=0.5, postgres_dsn="postgresql://u:hunter2@h/d")
+    environment = given.environment("window_s", "postgres_dsn", "sasl_password")
+    assert environment == {"FLOWCHAIN_WINDOW_S": "0.5", "FLOWCHAIN_POSTGRES_DSN": "postgresql://u:hunter2@h/d"}
+
+
+def test_variables_that_are_no_settings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWCHAIN_LATENES_S", "5")
+    monkeypatch.setenv("FLOWCHAIN_WINDOW_S", "5")
+    Path(".env").write_text("FLOWCHAIN_SOMETHING_ELSE=1\nOTHER=1\n")
+    assert Settings.unknown() == {"FLOWCHAIN_LATENES_S": "FLOWCHAIN_LATENESS_S", "FLOWCHAIN_SOMETHING_ELSE": None}
 
 
 def test_prefix_is_put_before_topics_and_groups() -> None:

@@ -278,10 +278,9 @@ def test_the_sdk_s_publisher_delivers_a_run_whole() -> None:
 
 
 def test_a_live_run_on_kafka_is_delivered() -> None:
-    faults = [Fault("poison", "data-bridge", 0.0, 0.5)]
-    truth = simulate(
-        "ignored:1", rate=100, seconds=0.5, faults=faults, speed=2.0, kafka={"test.mock.num.brokers": 1}
-    )
+    config = Config(rate=100, seconds=0.5, faults=(Fault("poison", "data-bridge", 0.0, 0.5),), speed=2.0)
+    kafka = {"bootstrap.servers": "ignored:1", "test.mock.num.brokers": 1}
+    truth = simulate(kafka, "flowchain.events.v1", config)
     assert truth.events_delivered == truth.events_produced > 100
     assert truth.poison_records == 10
 
@@ -291,6 +290,23 @@ def test_wrong_settings_are_refused() -> None:
         Config(faults=(Fault("crash", "nobody", 0, 1),))
     with pytest.raises(ValueError, match="unknown kind"):
         Fault("meteor", "data-bridge", 0, 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no tenant 'umbrella'"):
+        Config(faults=(Fault("crash", "data-bridge", 0, 1, "umbrella"),))
+
+
+@pytest.mark.parametrize("kind", FAULT_KINDS)
+def test_every_kind_of_fault_can_be_written_down(kind: FaultKind) -> None:
+    assert Fault.parse(f"{kind}:data-bridge:1.5:10") == Fault(kind, "data-bridge", 1.5, 10.0)
+    assert Fault.parse(f"{kind}:data-bridge:0:1:acme") == Fault(kind, "data-bridge", 0.0, 1.0, "acme")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "crash", "crash:data-bridge", "crash:data-bridge:0", "crash:data-bridge:soon:1", "crash:data-bridge:0:0",
+             "crash:data-bridge:-1:1", "crash:data-bridge:nan:1", "crash:data-bridge:0:inf", "meteor:data-bridge:0:1"],
+)  # fmt: skip
+def test_a_fault_written_wrongly_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"kind|a fault starts"):
+        Fault.parse(text)
 
 
 def test_generated_load_is_valid_ordered_and_every_execution_new() -> None:
