@@ -71,24 +71,13 @@ def ended_badly(execution: Execution) -> Violation:
 def out_of_order(execution: Execution, rules: ChainRules, limits: Limits) -> Iterator[Violation]:
     """Yield a step.out_of_order for every step that began before one ended that it has to wait for."""
     first = {step.step: step for step in reversed(execution.steps.values()) if step.status == COMPLETED}
-    for name in sorted(name for name, step in first.items() if _is_early(step, first, rules, limits)):
-        step = first[name]
-        for before in rules.steps[name].after:
-            end_us = first[before].end_us if before in first else 0
-            if end_us > step.start_us + limits.skew_us:
-                detail = f"{name} began {milliseconds(end_us - step.start_us)} before {before} ended"
-                yield step_violation("step.out_of_order", execution, step, detail, None)
-
-
-def _is_early(step: Step, first: dict[str, Step], rules: ChainRules, limits: Limits) -> bool:
-    """Tell whether a step began before one ended that it has to wait for."""
-    rule = rules.steps.get(step.step)
-    if rule is not None:
-        for before in rule.after:
-            earlier = first.get(before)
-            if earlier is not None and earlier.end_us > step.start_us + limits.skew_us:
-                return True
-    return False
+    for name, step in sorted(first.items()):
+        rule = rules.steps.get(name)
+        waited_for = [first[before] for before in rule.after if before in first] if rule is not None else []
+        last = max(waited_for, key=lambda before: before.end_us, default=step)
+        if last is not step and last.end_us > step.start_us + limits.skew_us:
+            detail = f"{name} began {milliseconds(last.end_us - step.start_us)} before {last.step} ended"
+            yield step_violation("step.out_of_order", execution, step, detail, None)
 
 
 def overdue(execution: Execution, rules: ChainRules | None, now_us: int, limits: Limits) -> Iterator[Violation]:

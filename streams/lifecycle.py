@@ -108,7 +108,8 @@ class Lifecycle:
         """Take the state back as of a commit; `finished` in the order in which they finished."""
         self.book.restore(series)
         for execution in finished:
-            self._remember(self._track(execution))
+            if execution.finished_us + self._limits.linger_us > self._now_us:
+                self._remember(self._track(execution))
         for execution in sorted(open_, key=lambda x: x.first_offset):
             tracked = self._track(execution)
             tracked.logged, tracked.in_order = True, not execution.steps
@@ -162,10 +163,15 @@ class Lifecycle:
             tracked.armed_us = time_us
             self.timers.at(time_us, tracked)
 
+    @property
+    def _now_us(self) -> int:
+        """The event time up to which timers have run."""
+        now_us = self.watermark_us - self._limits.lateness_us
+        return now_us - now_us % GRANULARITY_US
+
     def run_timers(self) -> None:
         """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing."""
-        now_us = self.watermark_us - self._limits.lateness_us
-        now_us -= now_us % GRANULARITY_US
+        now_us = self._now_us
         for tracked in self.timers.due(now_us):
             if self.executions.get(tracked.key) is not tracked:
                 continue

@@ -30,7 +30,6 @@ from streams.lifecycle import Lifecycle, Output, Tracked
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook
 from streams.timers import NEVER_US
-from streams.violations import clock_ahead
 
 Refusal = tuple[int, Refused]
 """(offset, reason)"""
@@ -167,16 +166,12 @@ class Tracker:
         self._life.restore(open_, finished, series)
 
     def _set_back(self, event: Any, broker_us: int, offset: int) -> None:
-        """Date an event at its broker time, since nothing is on the log before it happens, and report the wrong clock."""
-        ahead_us, event.time_unix_us = event.time_unix_us - broker_us, broker_us
+        """Date an event at its broker time, since nothing is on the log before it happens, and book the wrong clock."""
+        event.time_unix_us = broker_us
         component = getattr(event, "component", None)
         if component is not None:
             window = self._book.at(self._life.chain(event.tenant, ""), "", component, broker_us, offset)
             window.violated("clock.ahead", broker_us)
-            found = clock_ahead(event.tenant, component, broker_us, ahead_us, self._life.position(offset))
-            if found.id not in self._life.out.told:
-                self._life.out.told.add(found.id)
-                self._life.out.violations.append(found)
 
     def _set_clock(self, has_events: bool, broker_us: int) -> None:
         """Let ticks go on from here after events, and after a foreign tick that is ahead of where ours would be."""
@@ -207,6 +202,7 @@ class Tracker:
             step.saw_started, step.start_us = True, time_us
             step.parents = step.parents or _parents(event.parents)
             if step.status == HEARD_OF:
+                step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
                 step.status = STARTED
                 execution.pending += 1
         window = self._book.at(tracked.chain, step.step, step.component, time_us, offset)
@@ -243,7 +239,7 @@ class Tracker:
             window.broker_us.append(event.consumed.broker_us)
         rules = tracked.rules
         if rules is not None:
-            self._conform(tracked, step, rules, window)
+            self._conform(tracked, step, rules, window, offset)
         if step.status == FAILED:
             window.failed += 1
             found = conformance.failed(execution, step, self._life.position(offset))
@@ -253,14 +249,14 @@ class Tracker:
         elif execution.saw != conformance.SAW_STARTED:  # else its end is still to come
             self._life.finish_if_done(tracked)
 
-    def _conform(self, tracked: Tracked, step: Step, rules: ChainRules, window: Window) -> None:
+    def _conform(self, tracked: Tracked, step: Step, rules: ChainRules, window: Window, offset: int) -> None:
         execution = tracked.execution
         ends, name = execution.ends, step.step
         rule = rules.steps.get(name)
         if rule is None or 0 < rule.expected_us < step.duration_us or name in ends or name in execution.missing:
             if name in execution.missing:  # booked, as that was, when it is known: the one takes the other back
-                window = self._book.at(tracked.chain, name, step.component, self._life.watermark_us, step.offset)
-            for found in conformance.check_end(execution, step, rules, self._life.position(step.offset)):
+                window = self._book.at(tracked.chain, name, step.component, self._life.watermark_us, offset)
+            for found in conformance.check_end(execution, step, rules, self._life.position(offset)):
                 self._life.violate(found, execution, window)
             tracked.in_order = False
         elif tracked.in_order:
@@ -364,7 +360,8 @@ def _ended(begun: Step | None, span: str, event: StepCompleted | StepFailed, off
         start_us, saw_started, attempt, logs = 0, False, event.attempt, []
         parents = _parents(event.parents)
     else:
-        start_us, saw_started, attempt, logs = begun.start_us, begun.saw_started, begun.attempt, begun.logs
+        start_us, saw_started, logs = begun.start_us, begun.saw_started, begun.logs
+        attempt = event.attempt if begun.status == HEARD_OF else begun.attempt
         parents, offset = begun.parents or _parents(event.parents), begun.offset
     if duration_us is None:
         duration_us = max(0, end_us - start_us) if saw_started else 0

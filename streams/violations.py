@@ -54,20 +54,6 @@ def step_violation(
     )
 
 
-def clock_ahead(tenant: str, component: str, time_us: int, ahead_us: int, position: LogPosition) -> Violation:
-    """Return the clock.ahead of a component, the same one for all of a minute; `ahead_us`: against the broker's clock."""
-    return Violation(
-        id=derived_id("clock.ahead", tenant, component, time_us // 60_000_000),
-        type="clock.ahead",
-        tenant=tenant,
-        chain="",
-        component=component,
-        time_unix_us=time_us,
-        detail=f"the clock of {component} is {milliseconds(ahead_us)} ahead of the broker's",
-        position=position,
-    )
-
-
 def milliseconds(duration_us: int) -> str:
     """Return a duration for a person."""
     return f"{duration_us / 1000:.1f} ms"

@@ -89,11 +89,13 @@ class Oracle:
         self.counts["records"] += 1
         if isinstance(event, Refused):
             self.dead[offset] = event.stage
-        elif event.time_unix_us > broker_us + self._limits.future_us:
+        elif event.time_unix_us > max(self.watermark_us, broker_us + self._limits.future_us):
             self.dead[offset] = "future"
         elif event.time_unix_us < self.watermark_us - self._limits.grace_us and type(event) is not ClockTick:
             self.dead[offset] = "late"
         else:
+            if event.time_unix_us > max(self.watermark_us, broker_us + self._limits.ahead_us):
+                self._date_back(event, broker_us)
             if event.time_unix_us > self.watermark_us:
                 self._move_clock(event.time_unix_us)
             self._handlers[type(event)](event)
@@ -107,6 +109,14 @@ class Oracle:
     def open(self) -> list[Execution]:
         """The executions that are not over."""
         return list(self._open.values())
+
+    def _date_back(self, event: Any, broker_us: int) -> None:
+        """Nothing is on the log before it happens: the clock of whoever wrote it is ahead."""
+        event.time_unix_us = broker_us
+        component = getattr(event, "component", None)
+        if component is not None:
+            violations = self._at(event.tenant, "", "", component, broker_us).violations
+            violations["clock.ahead"] = violations.get("clock.ahead", 0) + 1
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -135,8 +145,10 @@ class Oracle:
         add_step(totals, step)
         rules = self._rules_of(x)
         if rules is not None:
+            came_late = step.step in x.missing  # counted, as its absence was, when it is known
+            known = self._at(x.tenant, x.chain, step.step, step.component, self.watermark_us) if came_late else totals
             for found in promises.broken_at_end(x, step, rules, self._position()):
-                self._violate(found, x, totals)
+                self._violate(found, x, known)
             if step.status == COMPLETED:
                 x.ends[step.step] = max(step.end_us, x.ends.get(step.step, 0))
         if isinstance(event, StepFailed):

@@ -45,7 +45,9 @@ def broken_at_end(x: Execution, step: Step, rules: ChainRules, position: LogPosi
             "step.slow", x, step, position, duration_us=step.duration_us, expected_us=rule.expected_us
         )
     if step.step in x.missing:
-        yield broken_by("step.late", x, step, position)
+        by_us = due_us(x, rule)
+        in_time = step.end_us <= (x.ended_us if by_us is None else by_us)
+        yield broken_by("step.delayed" if in_time else "step.late", x, step, position)
     if step.step in x.ends and not rule.repeated and step.attempt == 1:
         yield broken_by("step.duplicated", x, step, position)
 
@@ -64,9 +66,9 @@ def broken_as_a_whole(x: Execution, rules: ChainRules | None, skew_us: int) -> I
         if step.status == COMPLETED:
             first.setdefault(step.step, step)
     for name, step in sorted(first.items()):
-        for before in rules.steps[name].after if name in rules.steps else ():
-            if before in first and first[before].end_us > step.start_us + skew_us:
-                yield broken_by("step.out_of_order", x, step, None)
+        after = rules.steps[name].after if name in rules.steps else ()
+        if any(first[before].end_us > step.start_us + skew_us for before in after if before in first):
+            yield broken_by("step.out_of_order", x, step, None)
 
 
 def due_us(x: Execution, rule: StepRule) -> int | None:

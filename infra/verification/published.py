@@ -19,10 +19,8 @@ from schemas.violations import Violation
 
 Ends = dict[int, int]
 """Per partition, the offset before which records are looked at."""
-AT_THE_SPAN = frozenset({"step.slow", "step.late", "step.unexpected", "step.duplicated"})
-"""Their position is the first event of the run of the step, whichever event showed it: not compared."""
-MAY_REPEAT = frozenset({"cardinality.exceeded", "error_rate.exceeded"})
-"""Said again with every transaction, and with every revision of the window, that shows them."""
+MAY_REPEAT = frozenset({"cardinality.exceeded"})
+"""Said again with every transaction that shows it."""
 decode_batch = msgspec.json.Decoder(TraceBatch).decode
 
 
@@ -35,8 +33,8 @@ def pack_execution(x: Execution) -> bytes:
 
 
 def violation_record(found: Violation) -> Record:
-    """Return a violation as it is compared: all but the sentence for a person."""
-    left_out = {"detail", "position"} if found.type in AT_THE_SPAN or found.execution is None else {"detail"}
+    """Return a violation as it is compared: all but the sentence for a person, and what a window held when it was said."""
+    left_out = {"detail"} if found.execution is not None else {"detail", "observed_ratio"}
     return found.model_dump(exclude=left_out, exclude_none=True)
 
 

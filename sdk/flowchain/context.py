@@ -8,6 +8,8 @@ from urllib.parse import quote, unquote
 from flowchain.ids import trace_id
 
 MAX_NAME = 128
+CONTROLS = dict.fromkeys([*range(0x20), 0x7F], "\N{REPLACEMENT CHARACTER}")
+"""What the contract refuses in names and ids, and what stands for it."""
 MAX_ID = 64
 _PREFIX = "flowchain-"
 
@@ -61,8 +63,10 @@ current: ContextVar[Context | None] = ContextVar("flowchain", default=None)
 
 
 def name(value: object, limit: int = MAX_NAME) -> str:
-    """Return `value` as the contract wants a name: a string of 1 to `limit` characters."""
+    """Return `value` as the contract wants a name: a string of 1 to `limit` characters, none of them a control character."""
     text = value if isinstance(value, str) else str(value)
+    if not text.isprintable():
+        text = text.translate(CONTROLS)
     return text[:limit] or "unknown"
 
 

