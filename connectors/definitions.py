@@ -6,7 +6,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from pydantic import ValidationError
 
-from connectors.log import TIMEOUT_S, offsets_held, reader
+from connectors.log import TIMEOUT_S, offsets_held, read_topic, reader
 from connectors.settings import Settings
 from schemas.definitions import ChainDefinition
 from schemas.topics import DEFINITIONS
@@ -26,6 +26,18 @@ def publish_definitions(settings: Settings, definitions: Iterable[ChainDefinitio
     if producer.flush(TIMEOUT_S):
         raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "the brokers did not take the definitions"))
     return count
+
+
+def read_definitions(settings: Settings) -> list[ChainDefinition]:
+    """Return the definitions in force, by name and tenant; what is not valid is passed over, as the workers do."""
+    newest: dict[bytes, ChainDefinition | None] = {}
+    for message in read_topic(settings, settings.topic(DEFINITIONS.name)):
+        value = message.value()
+        try:
+            newest[message.key() or b""] = ChainDefinition.decode(value) if value else None
+        except ValidationError as error:
+            log.error("definition refused", offset=message.offset(), reason=str(error.errors()[0]["msg"]))
+    return sorted((found for found in newest.values() if found), key=lambda x: (x.name, x.tenant or ""))
 
 
 class DefinitionReader:

@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, count
-from operator import add, attrgetter
+from operator import add, attrgetter, itemgetter
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
@@ -161,6 +161,7 @@ MAX_RECORD_BYTES = 262_144
 """A larger record is refused: with 32 attributes and 256 parents an event stays below a tenth of this."""
 
 _OPENING, _CLOSING = frozenset(b"{"), frozenset(b"}")
+_first, _last = itemgetter(0), itemgetter(-1)
 
 _decoder = msgspec.json.Decoder(Event)
 _decode_lines: Callable[[bytes], list[Event]] = _decoder.decode_lines
@@ -238,8 +239,8 @@ def _objects(values: Sequence[bytes]) -> bool:
     return (
         min(map(len, values), default=1) > 0
         and max(map(len, values), default=0) <= MAX_RECORD_BYTES
-        and {value[0] for value in values} <= _OPENING
-        and {value[-1] for value in values} <= _CLOSING
+        and set(map(_first, values)) <= _OPENING
+        and set(map(_last, values)) <= _CLOSING
     )
 
 

@@ -13,7 +13,21 @@ from agents.ingest import TooManyDeadLetters
 from connectors.migrate import MigrationError
 from connectors.settings import Settings
 from connectors.spans import SpanImportError
-from infra.cli import alerts, bench, demo, dlq, executions, importing, settings, simulate, stack, topics, verify, worker
+from infra.cli import (
+    alerts,
+    bench,
+    definitions,
+    demo,
+    dlq,
+    executions,
+    importing,
+    settings,
+    simulate,
+    stack,
+    topics,
+    verify,
+    worker,
+)
 from infra.cli.common import CommandError
 from infra.demo import DemoRefused
 from infra.devstack import DevstackError
@@ -35,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, alerts, executions, dlq, verify, importing, bench, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, importing, bench, settings):
     module.register(app)
 
 

@@ -9,7 +9,8 @@ import psycopg
 from clickhouse_driver import Client  # type: ignore[import-untyped]
 
 from connectors.clickhouse import client
-from connectors.log import read_range, read_topic
+from connectors.definitions import read_definitions
+from connectors.log import read_range
 from connectors.settings import Settings
 from infra.verification import clickhouse, conclusions, postgres, published
 from infra.verification.compare import Found, Tally, compare, compare_all, pack
@@ -20,7 +21,6 @@ from infra.verification.truth import Executions
 from infra.verification.windows import Book, Truth, conclude
 from schemas import topics
 from schemas.analysis import Alert, Anomaly, Incident
-from schemas.definitions import ChainDefinition
 from streams.events import decode_chunk
 from streams.ids import derived_id
 from streams.rules import RuleBook
@@ -64,7 +64,7 @@ class Verification:
         self.report = Report()
         self._settings, self._at, self._tell = settings, at, tell
         self._events = settings.topic(topics.EVENTS.name)
-        self._rules = RuleBook(_definitions(settings))
+        self._rules = RuleBook(read_definitions(settings))
         self._book = Book(settings.limits)
         self._edges: EdgeWindows = {}
         self._watermarks: list[int] = []
@@ -211,13 +211,6 @@ def _of_open_windows(said: Mapping[str, Counter[bytes]], truth: Truth) -> set[st
     """Return the error_rate.exceeded of windows that are not compared."""
     of_open = {derived_id("error_rate.exceeded", ident) for ident in truth.open}
     return of_open & said.keys()
-
-
-def _definitions(settings: Settings) -> Iterator[ChainDefinition]:
-    """Yield the definitions that are in force where the log ends."""
-    for message in read_topic(settings, settings.topic(topics.DEFINITIONS.name)):
-        if value := message.value():
-            yield ChainDefinition.decode(value)
 
 
 def _chunks(records: Iterator[Any]) -> Iterator[list[Any]]:

@@ -224,3 +224,18 @@ def test_a_state_that_cannot_be_read_is_said(flowchain: Run) -> None:
     Path(".flowchain").mkdir()
     Path(".flowchain", background.STATE).write_text('{"supervisor": 1, "workers": []}')
     refused(flowchain("down"), "workers.json cannot be read")
+
+
+def test_definitions_that_are_not_valid_are_named_with_file_place_and_reason(flowchain: Run) -> None:
+    step = {"name": "charge", "component": "payments", "deadline_ms": 500}
+    Path("good.json").write_text(json.dumps({"name": "order_to_cash", "steps": [step]}))
+    Path("bad.json").write_text(json.dumps([{"name": "a", "steps": [step]}, {"name": "b", "steps": [{**step, "deadline_ms": -1}]}]))
+    Path("cut.json").write_text('{"name": ')
+    for file, reason in {
+        "bad.json": "bad.json (2. definition): steps.0.deadline_ms: Input should be greater than 0",
+        "cut.json": "cut.json is not JSON: Expecting value",
+        "none.json": "none.json cannot be read: No such file or directory",
+    }.items():
+        done = flowchain("definitions", "apply", "good.json", file, FLOWCHAIN_BOOTSTRAP_SERVERS=NOWHERE)
+        assert (done.code, done.out) == (1, "")
+        assert reason in done.err
