@@ -42,7 +42,7 @@ def test_progress_of_open_and_finished_executions(stack: Stack, tmp_path: Path) 
     port = free_port()
     with pipeline(stack, tmp_path, source_partitions=2, http_port=port, tick_idle_s=60) as pipe:
         publish_definitions(pipe.settings, [DECLARED])
-        at_us, odd = now_us(), "e/1 ü?"
+        at_us, odd = now_us() - 20_000 * MS, "e/1 ü?"
         pipe.send(
             [
                 Raw(event("step.completed", at_us, odd, "declared", step="a", component="A", duration_us=5 * MS)),
