@@ -60,7 +60,10 @@ class Delta(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class EdgeDelta(msgspec.Struct, omit_defaults=True, gc=False):
-    """What one transaction adds to one edge of the dependency graph in one window; fields as in DependencyWindow."""
+    """What one transaction adds to one edge of the dependency graph in one window; fields as in DependencyWindow.
+
+    A count of 0: only declared by a definition, at window start 0, with "" for the end that it does not name.
+    """
 
     tenant: str
     chain: str

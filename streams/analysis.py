@@ -62,7 +62,7 @@ class Analysis:
         self._impact.observe(partial.deltas, partial.edges, partial.source_topic, partial.source_partition)
         closed = self.health.apply(partial)
         anomalies = self._anomaly.apply(closed.windows, self._impact.frozen)
-        incidents = self._impact.advance(closed.watermark_us, closed.windows, anomalies)
+        incidents = self._impact.advance(closed.watermark_us, anomalies)
         alerts = self._alerts.apply(incidents, closed.watermark_us)
         return Findings(
             closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents, alerts

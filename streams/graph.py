@@ -1,7 +1,8 @@
 """Who depends on whom: the dependency graph of one tenant, learned from the edges that executions show.
 
 Counts decay with a half-life in event time, so that a dependency that is gone fades and a new one counts at once.
-Kafka topics are nodes of their own, named `topic:<name>`: a component that stops feeds nobody behind its topic.
+Kafka topics are nodes of their own, named `topic:<name>`, between those that write to them and those that read them: a
+component that stops feeds nobody behind its topic. What definitions declare of topics is known before it is seen.
 """
 
 from collections import deque
@@ -61,15 +62,24 @@ class Graph:
         self._dirty: set[str] = set()
 
     def observe(self, delta: EdgeDelta) -> None:
-        """Add what one transaction saw of one edge."""
-        key = (delta.source, delta.target, delta.kind, delta.topic)
+        """Add what one transaction saw of one edge; a declared one has a count of 0, and only one of its ends."""
+        if not delta.topic:
+            self._observe((delta.source, delta.target, delta.kind, ""), delta)
+            return
+        node = TOPIC_NODE + delta.topic
+        if delta.source:
+            self._observe((delta.source, node, delta.kind, delta.topic), delta)
+        if delta.target:
+            self._observe((node, delta.target, delta.kind, delta.topic), delta)
+
+    def _observe(self, key: EdgeKey, delta: EdgeDelta) -> None:
         edge = self._edges.get(key)
         if edge is None:
             edge = Edge(*key, delta.window_start_unix_us, delta.window_start_unix_us)
             self._put(key, edge)
             self._evict()
         self._add(edge, delta)
-        self._dirty.add(delta.source)
+        self._dirty.add(edge.source)
 
     def _add(self, edge: Edge, delta: EdgeDelta) -> None:
         time_us = delta.window_start_unix_us
@@ -122,28 +132,39 @@ class Graph:
         """Return the components that wait for a component."""
         return _names(edge.source for edge in self.incoming(node, "call"))
 
-    def successors(self, node: str) -> list[str]:
-        """Return the components that go on with what a component left, directly or through a topic."""
-        return _names(edge.target for edge in self.outgoing(node, "flow", "topic"))
+    def feeders(self, node: str) -> list[tuple[str, list[str]]]:
+        """Return the components whose work a component goes on with, directly or through a topic, each with the chains."""
+        found = [(edge.source, edge.chains) for edge in self.incoming(node, "flow")]
+        for read in self.incoming(node, "topic"):
+            for written in self.incoming(read.source, "topic"):
+                chains = [chain for chain in written.chains if chain in read.chains]
+                if chains:
+                    found.append((written.source, chains))
+        return found
 
     def predecessors(self, node: str, chain: str = "") -> list[str]:
         """Return the components whose work a component goes on with; in one chain when given."""
-        found = self.incoming(node, "flow", "topic")
-        return _names(edge.source for edge in found if not chain or chain in edge.chains)
+        return _names(source for source, chains in self.feeders(node) if not chain or chain in chains)
 
     def nodes(self) -> list[str]:
         """Return components and topics."""
-        topics = {TOPIC_NODE + edge.topic for edge in self._edges.values() if edge.topic}
-        return sorted(self._out.keys() | self._in.keys() | topics)
+        return sorted(self._out.keys() | self._in.keys())
 
     def hurt_by(self, node: str) -> list[tuple[str, Edge]]:
-        """Return what suffers next when a component is ill: its callers, its successors (with the edge there)."""
+        """Return what suffers next when a node is ill, with the edge there: whom it feeds, and its callers."""
         after = [(edge.target, edge) for edge in self.outgoing(node, "flow", "topic")]
         return after + [(edge.source, edge) for edge in self.incoming(node, "call")]
 
     def distance(self, start: str, goal: str, limit: int) -> int | None:
-        """Return the hops from an ill component to one that suffers by it; None beyond `limit`."""
-        return _search(start, goal, limit, lambda node: [name for name, _ in self.hurt_by(node)])
+        """Return the hops from an ill component to one that suffers by it, topics not counted; None beyond `limit`."""
+        return _search(start, goal, limit, self._victims)
+
+    def _victims(self, node: str) -> list[str]:
+        """Return the components that suffer next, directly or behind a topic."""
+        found: list[str] = []
+        for name, _ in self.hurt_by(node):
+            found += [edge.target for edge in self.outgoing(name, "topic")] if is_topic(name) else [name]
+        return _names(found)
 
     def hurt_with(self, node: str) -> set[str]:
         """Return a component and everything that suffers when it is ill, however far away."""
@@ -160,6 +181,11 @@ class Graph:
         """Take back the edges of one source."""
         for edge in edges:
             self._put((edge.source, edge.target, edge.kind, edge.topic), edge)
+
+
+def is_topic(node: str) -> bool:
+    """Return whether a node is a topic."""
+    return node.startswith(TOPIC_NODE)
 
 
 def _select(edges: dict[EdgeKey, Edge], kinds: tuple[str, ...]) -> list[Edge]:

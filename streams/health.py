@@ -92,7 +92,8 @@ class HealthStage:
         for delta in partial.deltas:
             self._add(delta, partial.source_partition)
         for edge in partial.edges:
-            self._add_edge(edge)
+            if edge.count:  # one that is only declared is of no window
+                self._add_edge(edge)
         self._advance(partial)
         closed = Closed(self.watermark_us)
         if closed.watermark_us:

@@ -16,7 +16,7 @@ from streams.booking import OVERFLOW, Book, Chain, DeltaKey, EdgeKey, SeriesKey,
 from streams.events import ExecutionEvent, StepEvent
 from streams.ids import derived_id
 from streams.limits import Limits
-from streams.rules import ChainRules, RuleBook
+from streams.rules import ChainRules, RuleBook, declared_edges
 from streams.structure import book_structure
 from streams.timers import GRANULARITY_US, NEVER_US, Timers
 
@@ -99,7 +99,8 @@ class Lifecycle:
         out, self.out = self.out, Output()
         for tracked in out.touched:
             tracked.touched = False
-        out.deltas, out.edges, out.new_series = self.book.take()
+        out.deltas, edges, out.new_series = self.book.take()
+        out.edges |= edges
         if len(self._chains) > self._limits.max_series:
             self._chains.clear()
         return out
@@ -122,6 +123,8 @@ class Lifecycle:
         chain = self._chains.get((tenant, name))
         if chain is None:
             chain = self._chains[tenant, name] = Chain(tenant, name, self._rules.find(tenant, name))
+            for edge in declared_edges(tenant, chain.rules) if chain.rules is not None else ():
+                self.out.edges[tenant, name, edge.kind, edge.source, edge.target, edge.topic, 0] = edge
         return chain
 
     def refresh_rules(self) -> None:

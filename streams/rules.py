@@ -1,10 +1,11 @@
 """Chain definitions compiled for the hot path: what is due after what, and by when."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
 from schemas.definitions import ChainDefinition, ChainStep
+from schemas.internal import EdgeDelta
 
 
 class StepRule(Struct, frozen=True):
@@ -18,6 +19,9 @@ class StepRule(Struct, frozen=True):
     deadline_us: int
     optional: bool
     repeated: bool
+    input: str
+    """Topic that it reads; "" = none declared."""
+    output: str
 
 
 class ChainRules(Struct, frozen=True):
@@ -69,7 +73,22 @@ def _rule(step: ChainStep, after: tuple[str, ...], before: tuple[str, ...]) -> S
         deadline_us=round((step.deadline_ms or 0) * 1000),
         optional=step.optional,
         repeated=step.repeated,
+        input=step.input or "",
+        output=step.output or "",
     )
+
+
+def declared_edges(tenant: str, rules: ChainRules) -> Iterator[EdgeDelta]:
+    """Yield what a definition says of who writes to and reads from topics, before anything of it is seen.
+
+    The other end is left open: whoever reads is fed by whoever writes, in whichever chain. Of no window and with a
+    count of 0, so that to say it again changes nothing.
+    """
+    for rule in rules.steps.values():
+        if rule.output:
+            yield EdgeDelta(tenant, rules.name, "topic", rule.component, "", rule.output, 0)
+        if rule.input:
+            yield EdgeDelta(tenant, rules.name, "topic", "", rule.component, rule.input, 0)
 
 
 class RuleBook:

@@ -3,6 +3,7 @@
 A caller suffers by what it waits for, a successor by what never arrives, a topic by what nobody writes to it or reads from
 it, a chain by a component that it passes through. The probability of a path is the product over its edges of
 `SPREAD * sqrt(share)`, share = how much of the victim's work goes over the edge; the best path counts (Dijkstra on -ln p).
+A topic only hands on what it lacks: from it on the share alone counts. A path names the topics that it passes.
 It is a rule of thumb with the right order; calibration is a stage of its own.
 """
 
@@ -12,13 +13,17 @@ from math import sqrt
 from msgspec import Struct
 
 from schemas.analysis import Hurt
-from streams.graph import Edge, Graph
+from streams.graph import TOPIC_NODE, Edge, Graph, is_topic
 from streams.impact.incident import OpenIncident
 from streams.impact.settings import ImpactSettings
 from streams.rootcause.memory import Memory
 
 SPREAD = 0.9
 """Chance that a fault gets over an edge that all of the victim's work goes over."""
+
+
+DECLARED_SHARE = 0.25
+"""Of an edge that a definition declares and nobody has seen."""
 
 
 class _Place(Struct, frozen=True):
@@ -33,9 +38,9 @@ def blast_radius(
     """Return what is or will be hurt, most likely first."""
     places = _spread(suspect, graph, settings)
     seen = {item.component: item.first_us for item in sorted(state.faulty, key=lambda item: -item.first_us)}
-    found = [_component(state, name, place, seen) for name, place in places.items() if name != suspect]
+    found = [_node(state, name, place, seen) for name, place in places.items() if name != suspect]
     found += [_unforeseen(name, first) for name, first in seen.items() if name and name not in places]
-    found += _topics(state, suspect, places, graph)
+    found += _unread(state, suspect, places, graph)
     found += _chains(state, suspect, places, memory)
     likely = [hurt for hurt in found if hurt.probability >= settings.min_hurt_probability]
     likely.sort(key=lambda hurt: (not hurt.observed, -hurt.probability, hurt.hops, hurt.kind, hurt.name))
@@ -43,7 +48,7 @@ def blast_radius(
 
 
 def _spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, _Place]:
-    """Return the most probable path to each component."""
+    """Return the most probable path to each component and topic."""
     done: dict[str, _Place] = {}
     todo: list[tuple[float, str, float, tuple[str, ...]]] = [(-1.0, suspect, 0.0, (suspect,))]
     while todo:
@@ -51,10 +56,11 @@ def _spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, _
         if name in done:
             continue
         done[name] = _Place(-minus, delay, path)
-        if len(path) > settings.blast_hops:
+        if _hops(path) >= settings.blast_hops:
             continue
         for victim, edge in graph.hurt_by(name):
-            probability = -minus * SPREAD * sqrt(_share(graph, victim, edge))
+            spread = 1.0 if is_topic(name) else SPREAD
+            probability = -minus * spread * sqrt(_share(graph, victim, edge))
             if victim not in done and probability >= settings.min_hurt_probability:
                 heappush(todo, (-probability, victim, delay + edge.latency_us, (*path, victim)))
     return done
@@ -62,14 +68,22 @@ def _spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, _
 
 def _share(graph: Graph, victim: str, edge: Edge) -> float:
     """Return how much of the victim's work goes over an edge, against its busiest edge."""
+    if not edge.count:
+        return DECLARED_SHARE
     busiest = max(other.count for other in (*graph.incoming(victim), *graph.outgoing(victim)))
-    return min(1.0, edge.count / busiest) if busiest > 0 else 0.0
+    return min(1.0, edge.count / busiest)
 
 
-def _component(state: OpenIncident, name: str, place: _Place, seen: dict[str, int]) -> Hurt:
+def _hops(path: tuple[str, ...]) -> int:
+    """Return how many dependencies between components a path has."""
+    return sum(not is_topic(node) for node in path) - 1
+
+
+def _node(state: OpenIncident, name: str, place: _Place, seen: dict[str, int]) -> Hurt:
     observed = name in seen
     arrival = seen[name] if observed else state.first_us + round(place.delay_us)
-    return _hurt("component", name, 1.0 if observed else place.probability, observed, arrival, place.path)
+    kind = "topic" if is_topic(name) else "component"
+    return _hurt(kind, name, 1.0 if observed else place.probability, observed, arrival, place.path)
 
 
 def _unforeseen(name: str, first_us: int) -> Hurt:
@@ -77,17 +91,10 @@ def _unforeseen(name: str, first_us: int) -> Hurt:
     return _hurt("component", name, 1.0, True, first_us, (name,))
 
 
-def _topics(state: OpenIncident, suspect: str, places: dict[str, _Place], graph: Graph) -> list[Hurt]:
-    found: dict[str, Hurt] = {}
-    for edge in graph.incoming(suspect, "topic"):
-        found[edge.topic] = _hurt("topic", edge.topic, SPREAD, False, state.first_us, (suspect, edge.topic))
-    for name, place in places.items():
-        for edge in graph.outgoing(name, "topic"):
-            probability, arrival = place.probability * SPREAD, state.first_us + round(place.delay_us)
-            if edge.topic not in found or found[edge.topic].probability < probability:
-                path = (*place.path, edge.topic)
-                found[edge.topic] = _hurt("topic", edge.topic, probability, False, arrival, path)
-    return list(found.values())
+def _unread(state: OpenIncident, suspect: str, places: dict[str, _Place], graph: Graph) -> list[Hurt]:
+    """Return the topics that nobody reads while the suspect is ill."""
+    nodes = [edge.source for edge in graph.incoming(suspect, "topic") if edge.source not in places]
+    return [_hurt("topic", node, SPREAD, False, state.first_us, (suspect, node)) for node in nodes]
 
 
 def _chains(state: OpenIncident, suspect: str, places: dict[str, _Place], memory: Memory) -> list[Hurt]:
@@ -104,15 +111,15 @@ def _chains(state: OpenIncident, suspect: str, places: dict[str, _Place], memory
 
 def _hurt(kind: str, name: str, probability: float, observed: bool, arrival_us: int, path: tuple[str, ...]) -> Hurt:
     """Return one entry; without a suspect its place at the beginning of the path is empty, and left out."""
-    nodes = [node[:128] for node in path if node]
+    nodes = [node.removeprefix(TOPIC_NODE)[:128] for node in path if node]
     return Hurt.model_validate(
         {
             "kind": kind,
-            "name": name[:128],
+            "name": name.removeprefix(TOPIC_NODE)[:128],
             "probability": round(probability, 4),
             "observed": observed,
             "expected_arrival_unix_us": arrival_us,
-            "hops": len(nodes) - 1,
+            "hops": max(0, _hops(tuple(filter(None, path)))),
             "path": nodes,
         }
     )

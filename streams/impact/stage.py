@@ -67,13 +67,8 @@ class ImpactStage:
         for edge in edges:
             self._tenant(edge.tenant).graph.observe(edge)
 
-    def advance(
-        self, watermark_us: int, windows: Sequence[HealthWindow], anomalies: Sequence[Anomaly]
-    ) -> list[Incident]:
-        """Move event time on; return the incidents that are new or have changed, with a higher revision each.
-
-        `windows` are not looked at: what they hold came with `observe` already.
-        """
+    def advance(self, watermark_us: int, anomalies: Sequence[Anomaly]) -> list[Incident]:
+        """Move event time on; return the incidents that are new or have changed, with a higher revision each."""
         self._clock_us = max(self._clock_us, watermark_us)
         for name in sorted({anomaly.tenant for anomaly in anomalies}):
             self._tenant(name).take_anomalies([anomaly for anomaly in anomalies if anomaly.tenant == name])

@@ -70,10 +70,10 @@ def _is_fed(scene: Scene, name: str, last: int) -> bool:
     graph = scene.graph
     if any(_done(scene, caller, last, "ended") for caller in graph.callers(name)):
         return True
-    edges = [edge for edge in graph.incoming(name, "flow", "topic") if edge.source != name]
-    if not edges and not [caller for caller in graph.callers(name) if caller != name]:
+    feeders = [(source, chains) for source, chains in graph.feeders(name) if source != name]
+    if not feeders and not [caller for caller in graph.callers(name) if caller != name]:
         return True  # where chains begin, nobody has to hand over anything
-    return any(_done(scene, edge.source, last, "completed", edge.chains) for edge in edges)
+    return any(_done(scene, source, last, "completed", chains) for source, chains in feeders)
 
 
 def others_work(scene: Scene, name: str, *starts: int) -> bool:

@@ -24,16 +24,29 @@ def graph(*edges: EdgeDelta, **settings: int) -> Graph:
 def test_neighbours_and_topics() -> None:
     found = graph(edge("call", "a", "b"), edge("topic", "b", "c", "orders"), edge("flow", "c", "d"))
     assert (found.callees("a"), found.callers("b")) == (["b"], ["a"])
-    assert (found.successors("b"), found.predecessors("d")) == (["c"], ["c"])
+    assert (found.predecessors("c", "c"), found.predecessors("d")) == (["b"], ["c"])
     assert found.predecessors("d", "another chain") == []
     assert found.nodes() == ["a", "b", "c", "d", "topic:orders"]
 
 
 def test_illness_goes_to_callers_and_successors() -> None:
     found = graph(edge("call", "a", "b"), edge("topic", "b", "c", "orders"))
-    assert [name for name, _ in found.hurt_by("b")] == ["c", "a"]
+    assert [name for name, _ in found.hurt_by("b")] == ["topic:orders", "a"]
+    assert [name for name, _ in found.hurt_by("topic:orders")] == ["c"]
+    assert found.distance("b", "c", 1) == 1
     assert found.distance("b", "a", 3) == 1
     assert found.distance("a", "b", 3) is None
+
+
+def test_who_reads_a_topic_goes_on_with_all_who_write_to_it_in_the_same_chain() -> None:
+    found = graph(edge("topic", "a", "c", "x"), edge("topic", "b", "c", "x"), edge("topic", "o", "p", "x", chain="other"))
+    assert (found.predecessors("c"), found.predecessors("p")) == (["a", "b"], ["o"])
+
+
+def test_declared_ends_of_a_topic_meet_whichever_chain_declares_them() -> None:
+    found = graph(edge("topic", "a", "", "x", count=0), edge("topic", "", "b", "x", count=0, chain="other"))
+    assert found.distance("a", "b", 3) == 1
+    assert found.predecessors("b") == []  # of no common chain
 
 
 def test_counts_decay_by_half_life() -> None:
@@ -51,7 +64,7 @@ def test_order_of_deltas_does_not_matter(deltas: list[EdgeDelta]) -> None:
 
 def test_all_that_suffers_is_found_also_in_a_circle() -> None:
     found = graph(edge("call", "a", "b"), edge("topic", "b", "c", "x"), edge("flow", "c", "a"), edge("call", "c", "d"))
-    assert found.hurt_with("b") == {"a", "b", "c"}
+    assert found.hurt_with("b") == {"a", "b", "c", "topic:x"}
     assert found.hurt_with("d") == {"a", "c", "d"}
 
 

@@ -7,6 +7,7 @@ from test_rootcause_world import HEALTHY, SECOND, START_US, TOPIC, Fault, World,
 
 from schemas.analysis import Anomaly, Incident
 from schemas.health import HealthWindow
+from schemas.internal import EdgeDelta
 from streams.ids import key_of, parts_of
 from streams.impact import ImpactSettings, ImpactStage
 
@@ -41,11 +42,21 @@ def test_error_burst_opens_one_incident_with_cause_and_blast_radius() -> None:
     assert {"trading", "billing"} <= names(last, "component", False)
     assert names(last, "chain", True) == {"order", "search"}
     assert names(last, "topic", False) == {"orders"}
+    paths = {hurt.name: (hurt.hops, hurt.path) for hurt in last.blast_radius}
+    assert paths["trading"] == (2, ["database", "hub", "orders", "trading"])
     assert last.severity == "critical"
     assert last.affected_executions == 30 * 6
     assert 0 < len(last.affected_sample) <= 20
     assert last.evidence[0].topic == TOPIC
     assert last.title == "database/store fails in order, search"
+
+
+def test_reader_that_only_a_definition_knows_is_hurt_next_through_the_topic() -> None:
+    stage = ImpactStage()
+    stage.observe([], [EdgeDelta("acme", "report", "topic", "", "archive", "orders", 0)], TOPIC, 0)
+    last = list(run(World(BROKEN), 90, stage))[-1]
+    (hurt,) = (hurt for hurt in last.blast_radius if hurt.name == "archive")
+    assert (hurt.kind, hurt.observed, hurt.path) == ("component", False, ["database", "hub", "orders", "archive"])
 
 
 def test_expected_arrival_is_after_the_first_fault_and_grows_with_the_way() -> None:
@@ -89,17 +100,17 @@ def test_nothing_is_resolved_while_everything_is_silent() -> None:
     stage = ImpactStage()
     found = list(run(World(BROKEN), 70, stage))
     for second in range(70, 400):
-        found += stage.advance(START_US + second * SECOND, [], [])
+        found += stage.advance(START_US + second * SECOND, [])
     assert found[-1].status == "open"
-    found += stage.advance(START_US + 2_000 * SECOND, [], [])
+    found += stage.advance(START_US + 2_000 * SECOND, [])
     assert found[-1].status == "resolved"
 
 
 def test_one_weak_anomaly_opens_nothing_two_do_and_find_the_slow_component() -> None:
     stage = ImpactStage()
     assert list(run(World(Fault("hub", "slow", 60)), 80, stage)) == []
-    assert stage.advance(START_US + 80 * SECOND, [], [anomaly("hub", "route", 6)]) == []
-    found = stage.advance(START_US + 90 * SECOND, [], [anomaly("hub", "route", 7)])
+    assert stage.advance(START_US + 80 * SECOND, [anomaly("hub", "route", 6)]) == []
+    found = stage.advance(START_US + 90 * SECOND, [anomaly("hub", "route", 7)])
     assert found[0].severity == "info"
     assert found[0].suspects[0].component == "hub"
     assert found[0].anomalies == ["hub-route-6", "hub-route-7"]
@@ -109,16 +120,16 @@ def test_more_load_is_no_trouble_less_is() -> None:
     stage = ImpactStage()
     assert list(run(World(), 80, stage)) == []
     more = [anomaly("hub", "route", n, feature="throughput_per_s") for n in (6, 7)]
-    assert stage.advance(START_US + 90 * SECOND, [], more) == []
+    assert stage.advance(START_US + 90 * SECOND, more) == []
     less = [anomaly("hub", "route", n, feature="throughput_per_s", direction="lower") for n in (6, 7)]
-    assert len(stage.advance(START_US + 90 * SECOND, [], less)) == 1
+    assert len(stage.advance(START_US + 90 * SECOND, less)) == 1
 
 
 def test_less_load_of_everybody_is_the_end_of_traffic_and_no_trouble() -> None:
     stage = ImpactStage()
     assert list(run(World(), 80, stage)) == []
     less = [anomaly("hub", "route", n, feature="throughput_per_s", direction="lower") for n in (8, 9)]
-    assert stage.advance(START_US + 110 * SECOND, [], less) == []
+    assert stage.advance(START_US + 110 * SECOND, less) == []
 
 
 def window(component: str, chain: str = "order", tenant: str = "acme") -> HealthWindow:
@@ -147,7 +158,7 @@ def test_order_within_a_step_of_progress_does_not_matter(random: object) -> None
                 random.shuffle(deltas)  # type: ignore[attr-defined]
                 random.shuffle(edges)  # type: ignore[attr-defined]
             stage.observe(deltas, edges, TOPIC, 0)
-            found += stage.advance(START_US + (second + 1) * SECOND, [], [])
+            found += stage.advance(START_US + (second + 1) * SECOND, [])
         return [incident.id.encode() + repr([s.component for s in incident.suspects]).encode() for incident in found]
 
     assert shuffled(True) == shuffled(False)

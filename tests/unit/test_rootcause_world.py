@@ -212,7 +212,7 @@ def run(
         for tenant in tenants:
             deltas, edges = additions(world.second(second, tenant))
             stage.observe(deltas, edges, TOPIC, 0)
-        found = stage.advance(START_US + (second + 1) * SECOND, [], [])
+        found = stage.advance(START_US + (second + 1) * SECOND, [])
         if each is not None:
             each(second, found)
         yield from found

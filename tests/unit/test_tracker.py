@@ -411,6 +411,16 @@ def test_future_has_an_exact_edge_and_does_not_move_the_watermark() -> None:
     assert feed.tracker.watermark_us == T
 
 
+def test_declared_topics_are_told_once_per_tenant_and_count_nothing() -> None:
+    steps = (ChainStep(name="a", component="A", output="orders"), ChainStep(name="b", component="B", input="orders"))
+    feed = Feed(ChainDefinition(name="abc", steps=steps))
+    edges = feed.send(ended("a", 10), ended("a", 20, execution="f")).take().edges.values()
+    assert [(x.kind, x.source, x.target, x.topic, x.count) for x in edges] == [
+        ("topic", "A", "", "orders", 0), ("topic", "", "B", "orders", 0),
+    ]  # fmt: skip
+    assert feed.send(ended("a", 30, execution="g")).take().edges == {}
+
+
 def test_event_ahead_of_the_broker_counts_at_the_brokers_time_and_its_clock_is_booked() -> None:
     feed = Feed(ahead_us=500 * MS)
     feed.send(ended("a", 1_500), broker_ms=1_000)
