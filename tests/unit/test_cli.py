@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from infra import background, demo
 from infra.devstack.processes import Proc
 from schemas.analysis import Alert
 
+ROOT = Path(__file__).parents[2]
 NOWHERE = "127.0.0.1:1"
 
 
@@ -195,6 +197,24 @@ def test_a_port_and_a_configured_server_contradict_each_other(flowchain: Run) ->
 
 
 # -- one at a time, and nobody else's process -------------------------------------------------------------------------
+
+
+def test_a_killed_parent_takes_along_a_child_that_does_not_heed_sigterm() -> None:
+    """As a worker does not, whose good end waits for a Kafka that has died with the same parent."""
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+    parent = (
+        "import subprocess, sys; from infra.devstack.processes import tied; "
+        f"child = subprocess.Popen(tied([sys.executable, '-c', {child!r}])); print(child.pid, flush=True); child.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        told = {process.stdout.readline().strip(), process.stdout.readline().strip()}
+        proc = Proc.of(int((told - {"deaf"}).pop()))
+        process.kill()
+    deadline = time.monotonic() + 60
+    while proc.alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not proc.alive
 
 
 def test_a_second_demo_in_a_folder_is_refused_and_touches_nothing(flowchain: Run) -> None:
