@@ -87,6 +87,7 @@ class AnalysisPartition:
             (topics.ANOMALIES, findings.anomalies),
             (topics.INCIDENTS, findings.incidents),
             (topics.ALERTS, findings.alerts),
+            (topics.DATA_LOSS, findings.losses),
         ):
             self._pending += [(topic, record) for record in records]
         self.urgent = self.urgent or bool(findings.alerts or findings.windows)

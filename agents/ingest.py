@@ -177,7 +177,10 @@ class IngestWorker:
         if error is None:
             return
         if error.code() == KafkaError._PARTITION_EOF:
-            self._idle.setdefault(message.partition() or 0, time.monotonic())
+            partition = message.partition() or 0
+            self._idle.setdefault(partition, time.monotonic())
+            if not self.trackers[partition].watermark_us:
+                self._pending.setdefault(partition, output.Pending()).idle = True
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             self._skip_gap(message.partition() or 0)
         elif error.fatal() or not error.retriable():

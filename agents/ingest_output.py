@@ -39,6 +39,8 @@ class Pending:
     lost: tuple[int, int] | None = None
     """Offsets that were gone, both included."""
     waiting_for: list[int] = field(default_factory=list)
+    idle: bool = False
+    """Read to its end without any event."""
     recent: tuple[int, int] = (0, 0)
     """Of the worker's last records, those of the partition, and how many of them were refused."""
     out: Output = field(init=False)
@@ -94,7 +96,7 @@ def _partials(
         RECORDS_OUT.labels(topics.PARTIALS.name).inc(len(first) + 1)
         partial = Partial(
             source, tracker.partition, tracker.watermark_us, tracker.next_offset - 1, last,
-            edges.get(partition, []), pending.waiting_for,
+            edges.get(partition, []), pending.waiting_for, pending.idle,
         )  # fmt: skip
         producer.produce(topic, encode(partial), partition=partition)
 

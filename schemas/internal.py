@@ -93,6 +93,8 @@ class Partial(msgspec.Struct, omit_defaults=True):
     edges: list[EdgeDelta] = []
     waiting_for: list[int] = []
     """Source partitions that hold records nobody has read yet: no window may close before they report."""
+    idle: bool = False
+    """The source partition was read to its end and holds no event: it holds no window back."""
 
 
 class Step(msgspec.Struct, omit_defaults=True, gc=False):

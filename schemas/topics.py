@@ -86,8 +86,8 @@ ALERTS = Topic(
     "What pages a person: opened, updated, resolved or retracted, by revision.", "analysis", 30 * DAY_MS,
 )
 DATA_LOSS = Topic(
-    "flowchain.dataloss.v1", "topic/partition", "DataLoss", ("ingest",), ("people",),
-    "Offsets that were deleted before they could be read.", "one", 30 * DAY_MS,
+    "flowchain.dataloss.v1", "topic/partition", "DataLoss", ("ingest", "analysis"), ("people",),
+    "Offsets that were deleted before they could be read, or that came after their window was forgotten.", "one", 30 * DAY_MS,
 )
 RECOVERY_COMMANDS = Topic(
     "flowchain.recovery.commands.v1", "component", "RecoveryCommand", ("recovery",), ("executors",),

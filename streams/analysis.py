@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from schemas.analysis import Alert, Anomaly, Incident
 from schemas.health import DependencyWindow, HealthWindow
 from schemas.internal import Partial
+from schemas.operations import DataLoss
 from schemas.violations import Violation
 from streams.alerts import AlertSettings, AlertStage
 from streams.anomaly import AnomalySettings, AnomalyStage
@@ -40,6 +41,7 @@ class Findings(Struct):
     anomalies: list[Anomaly]
     incidents: list[Incident]
     alerts: list[Alert]
+    losses: list[DataLoss]
 
 
 class Analysis:
@@ -65,8 +67,9 @@ class Analysis:
         incidents = self._impact.advance(closed.watermark_us, anomalies)
         alerts = self._alerts.apply(incidents, closed.watermark_us)
         return Findings(
-            closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents, alerts
-        )
+            closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents, alerts,
+            closed.losses,
+        )  # fmt: skip
 
     def restore(self, key: str, value: bytes) -> None:
         """Take back one entry."""

@@ -13,10 +13,11 @@ from msgspec import Struct, field
 
 from schemas.health import DependencyWindow, HealthWindow, OffsetRange
 from schemas.internal import Delta, EdgeDelta, Partial
+from schemas.operations import DataLoss
 from schemas.violations import Violation
-from streams.ids import key_of, parts_of
+from streams.ids import derived_id, key_of, parts_of
 from streams.limits import Limits
-from streams.windows import dependency_window, error_rate_violation, health_window, merge_delta, merge_edge
+from streams.windows import broken_promises, dependency_window, health_window, merge_delta, merge_edge
 
 SeriesKey = tuple[str, str, str, str]
 ChainKey = tuple[int, str, str]
@@ -37,6 +38,8 @@ class MergedSeries(Struct):
     """Source partition -> (first offset, last offset)."""
     revision: int = OPEN
     changed: bool = True
+    told: list[str] = field(default_factory=list)
+    """Types of the violations of the whole window that were published: each is said once, as it first was."""
 
 
 class MergedEdge(Struct):
@@ -60,9 +63,13 @@ class Progress(Struct):
     source_topic: str = ""
     watermarks: dict[int, int] = field(default_factory=dict)
     waiting: list[int] = field(default_factory=list)
-    """Source partitions that hold records and have not reported."""
+    """Source partitions that hold records and had not reported when a worker took its own over."""
+    idle: list[int] = field(default_factory=list)
+    """Source partitions that hold records, but no event among them."""
     next_start_us: int = 0
     """The first window that has not closed."""
+    forgotten_us: int = -1
+    """Windows that start here or earlier are not kept any more."""
 
 
 class Closed(Struct):
@@ -72,6 +79,7 @@ class Closed(Struct):
     windows: list[HealthWindow] = field(default_factory=list)
     dependencies: list[DependencyWindow] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    losses: list[DataLoss] = field(default_factory=list)
 
 
 class HealthStage:
@@ -89,13 +97,16 @@ class HealthStage:
 
     def apply(self, partial: Partial) -> Closed:
         """Merge one partial; return the windows that closed or were revised."""
+        forgotten_us = self._progress.forgotten_us
+        lost = [delta for delta in partial.deltas if delta.window_start_unix_us <= forgotten_us]
         for delta in partial.deltas:
-            self._add(delta, partial.source_partition)
+            if delta.window_start_unix_us > forgotten_us:
+                self._add(delta, partial.source_partition)
         for edge in partial.edges:
-            if edge.count:  # one that is only declared is of no window
+            if edge.window_start_unix_us > forgotten_us and edge.count:  # one that is only declared is of no window
                 self._add_edge(edge)
         self._advance(partial)
-        closed = Closed(self.watermark_us)
+        closed = Closed(self.watermark_us, losses=[_loss(delta, partial) for delta in lost])
         if closed.watermark_us:
             self._close(closed)
         return closed
@@ -103,8 +114,8 @@ class HealthStage:
     @property
     def watermark_us(self) -> int:
         """Event time that all source partitions have reached; 0 while one of them has not reported."""
-        marks = self._progress.watermarks
-        if not marks or any(partition not in marks for partition in self._progress.waiting):
+        marks, idle = self._progress.watermarks, self._progress.idle
+        if not marks or any(partition not in marks and partition not in idle for partition in self._progress.waiting):
             return 0
         return min(marks.values())
 
@@ -180,6 +191,8 @@ class HealthStage:
         progress.source_topic = partial.source_topic
         if partial.waiting_for:
             progress.waiting = sorted({*progress.waiting, *partial.waiting_for})
+        if partial.idle and partial.source_partition not in progress.idle:
+            progress.idle.append(partial.source_partition)
         if partial.watermark_unix_us:
             known = progress.watermarks.get(partial.source_partition, 0)
             progress.watermarks[partial.source_partition] = max(known, partial.watermark_unix_us)
@@ -228,8 +241,10 @@ class HealthStage:
             self._emit_silence(series, before_us, total.window_start_unix_us, closed)
             self._seen[series] = max(total.window_start_unix_us, self._seen.get(series, 0))
             self._dirty.add((_SEEN, total.tenant, total.chain))
-        if window.kind == "step" and (found := error_rate_violation(window)):
-            closed.violations.append(found)
+        for found in broken_promises(window):
+            if found.type not in merged.told:
+                merged.told.append(found.type)
+                closed.violations.append(found)
 
     def _emit_silence(self, series: SeriesKey, before_us: int, until_us: int, closed: Closed) -> None:
         """Publish empty windows, from `before_us` to before `until_us`, for what had events lately and then had none."""
@@ -255,6 +270,22 @@ class HealthStage:
     def _purge(self, watermark_us: int) -> None:
         limits = self._limits
         keep_us = watermark_us - limits.grace_us - limits.lateness_us - limits.window_us
+        self._progress.forgotten_us = max(self._progress.forgotten_us, keep_us)
         for key in [key for key in self._windows if key[0] <= keep_us]:
             del self._windows[key]
             self._dirty.add((_WINDOW, *key))
+
+
+def _loss(delta: Delta, partial: Partial) -> DataLoss:
+    """Return the report of events that belong to a window that was forgotten.
+
+    Only a source partition whose first events are older than what all others have left behind can hold such ones.
+    """
+    where = (partial.source_topic, partial.source_partition, delta.first_offset, delta.last_offset)
+    series = (delta.tenant, delta.chain, delta.step, delta.component)
+    return DataLoss(
+        id=derived_id("window-forgotten", *where, *series, delta.window_start_unix_us), topic=partial.source_topic,
+        partition=partial.source_partition, first_offset=delta.first_offset, last_offset=delta.last_offset,
+        detected_unix_us=partial.watermark_unix_us,
+        reason=f"{delta.events} events of {'/'.join(filter(None, series))} came after their window was forgotten",
+    )  # fmt: skip

@@ -1,10 +1,10 @@
 """One window: how its pieces add up, and the records that are made of the sum."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from schemas.health import DependencyWindow, HealthWindow, Histogram, OffsetRange, ResourceSummary
 from schemas.internal import Delta, EdgeDelta
-from schemas.violations import Violation
+from schemas.violations import Violation, ViolationType
 from streams import histogram
 from streams.booking import keep_smallest, sample_unit
 from streams.ids import derived_id
@@ -126,19 +126,19 @@ def dependency_window(total: EdgeDelta, revision: int, window_us: int) -> Depend
     )
 
 
-def error_rate_violation(window: HealthWindow) -> Violation | None:
-    """Return the error_rate.exceeded of a step's window whose share of failures is above the limit."""
+def broken_promises(window: HealthWindow) -> Iterator[Violation]:
+    """Yield what only a whole window shows: a step that fails too often, a component whose clock is ahead."""
     ended = window.completed + window.failed
-    if ended < ERROR_RATE_MIN_COUNT or window.failed <= ERROR_RATE * ended:
-        return None
+    if window.kind == "step" and ended >= ERROR_RATE_MIN_COUNT and window.failed > ERROR_RATE * ended:
+        detail = f"{window.failed} of {ended} runs of {window.step} failed, more than {ERROR_RATE:.0%}"
+        yield _violation("error_rate.exceeded", window, detail, observed_ratio=window.error_ratio)
+    if ahead := window.violations.get("clock.ahead"):
+        detail = f"{ahead} events of {window.component} were ahead of the broker's clock, and were dated back"
+        yield _violation("clock.ahead", window, detail)
+
+
+def _violation(kind: ViolationType, window: HealthWindow, detail: str, observed_ratio: float | None = None) -> Violation:
     return Violation(
-        id=derived_id("error_rate.exceeded", window.id),
-        type="error_rate.exceeded",
-        tenant=window.tenant,
-        chain=window.chain,
-        step=window.step,
-        component=window.component,
-        time_unix_us=window.window_end_unix_us,
-        observed_ratio=window.error_ratio,
-        detail=f"{window.failed} of {ended} runs of {window.step} failed, more than {ERROR_RATE:.0%}",
-    )
+        id=derived_id(kind, window.id), type=kind, tenant=window.tenant, chain=window.chain, step=window.step,
+        component=window.component, time_unix_us=window.window_end_unix_us, observed_ratio=observed_ratio, detail=detail,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from infra.verification import promises
 from infra.verification.edges import EdgeWindows, add_edges
-from infra.verification.steps import add_samples, add_step, end_step, opened
+from infra.verification.steps import add_samples, add_step, end_step, opened, parents_of
 from infra.verification.windows import OVERFLOW, Book, Series, Totals
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
 from schemas.violations import LogPosition, Violation
@@ -127,6 +127,7 @@ class Oracle:
             self._again(x, step, event)
             return
         step.saw_started, step.start_us = True, event.time_unix_us
+        step.parents = step.parents or parents_of(event)
         if step.status == HEARD_OF:
             step.status = STARTED
         totals = self._at(x.tenant, x.chain, step.step, step.component, event.time_unix_us)
@@ -245,7 +246,7 @@ class Oracle:
             step = x.steps[span] = Step(span, event.step, "", self._offset, status=HEARD_OF)
         if step.status == HEARD_OF:  # so far at most log statements told of it
             step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
-            step.parents = [(p.span, p.execution or "", p.component or "") for p in event.parents or ()]
+            step.parents = parents_of(event)
         return step
 
     def _touch(self, x: Execution) -> None:

@@ -189,7 +189,7 @@ class Verification:
         for violation in truth.violations:
             self._violations[violation.id] = Counter([pack(published.violation_record(violation))])
         said = published.violations(self._settings, self._at.outputs[topics.VIOLATIONS.name])
-        self._unsettled |= _of_open_windows(said, truth)
+        self._unsettled |= _of_unsure_windows(said, truth)
         compare_all(
             self._tally("violations"), self._violations, said, self._unsettled,
             lambda violation: violation["type"] in published.MAY_REPEAT,
@@ -207,10 +207,11 @@ class Verification:
         conclusions.check_incidents_of(self._tally("alerts"), alerts, known)
 
 
-def _of_open_windows(said: Mapping[str, Counter[bytes]], truth: Truth) -> set[str]:
-    """Return the error_rate.exceeded of windows that are not compared."""
-    of_open = {derived_id("error_rate.exceeded", ident) for ident in truth.open}
-    return of_open & said.keys()
+def _of_unsure_windows(said: Mapping[str, Counter[bytes]], truth: Truth) -> set[str]:
+    """Return what was said of windows that are not compared, or that showed something else when they closed."""
+    unsure = truth.open | truth.revised
+    ids = {derived_id(kind, ident) for kind in ("error_rate.exceeded", "clock.ahead") for ident in unsure}
+    return ids & said.keys()
 
 
 def _chunks(records: Iterator[Any]) -> Iterator[list[Any]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from infra.verification.windows import Totals
 from schemas.internal import COMPLETED, FAILED, Execution, Step
-from streams.events import ResourceSampled, StepCompleted, StepFailed
+from streams.events import ResourceSampled, StepCompleted, StepFailed, StepStarted
 
 RESOURCES = (
     "cpu_ratio", "memory_ratio", "memory_bytes", "io_wait_ratio", "network_receive_bytes_per_s",
@@ -22,6 +22,11 @@ def opened(event: Any, offset: int) -> Execution:
     )  # fmt: skip
 
 
+def parents_of(event: StepStarted | StepCompleted | StepFailed) -> list[tuple[str, str, str]]:
+    """Return what caused a step, as executions keep it."""
+    return [(parent.span, parent.execution or "", parent.component or "") for parent in event.parents or ()]
+
+
 def end_step(step: Step, event: StepCompleted | StepFailed) -> None:
     """Put into a run of a step what its end tells."""
     began_us, step.end_us = step.start_us, event.time_unix_us
@@ -31,8 +36,7 @@ def end_step(step: Step, event: StepCompleted | StepFailed) -> None:
         step.duration_us = max(0, step.end_us - began_us)
     step.start_us = began_us or max(0, step.end_us - step.duration_us)
     step.step, step.component, step.id = event.step, event.component or event.step, event.id or ""
-    if event.parents and not step.parents:
-        step.parents = [(p.span, p.execution or "", p.component or "") for p in event.parents]
+    step.parents = step.parents or parents_of(event)
     step.status = COMPLETED
     if isinstance(event, StepFailed):
         step.status, step.error_type, step.error_message = FAILED, event.error_type, event.error_message or ""

@@ -112,13 +112,15 @@ class Truth(Struct):
     series: set[Series]
     """All that was ever booked: a window without any count tells nothing wrong of one of these."""
     violations: list[Violation]
-    """The error_rate.exceeded of the closed windows."""
+    """What the closed windows show as a whole."""
+    revised: set[str]
+    """Closed windows that were added to later: what they showed at first may not be so any more."""
 
 
 def conclude(windows: Mapping[WindowKey, Totals], watermarks: Iterable[int], limits: Limits) -> Truth:
     """Return which windows are closed, at the committed watermarks of the partitions that hold events."""
     watermark_us = min(watermarks, default=0)
-    truth = Truth({}, set(), {key[:4] for key in windows}, [])
+    truth = Truth({}, set(), {key[:4] for key in windows}, [], set())
     for key, totals in windows.items():
         ident = derived_id(*key)
         if totals.under_way or closing_us(key[4], limits) > watermark_us or _waits(totals, watermark_us, limits):
@@ -127,7 +129,9 @@ def conclude(windows: Mapping[WindowKey, Totals], watermarks: Iterable[int], lim
             truth.series.add(key[:4])
         else:
             truth.closed[ident] = window_record(key, totals, limits)
-            truth.violations += error_rate(ident, truth.closed[ident])
+            truth.violations += of_window(ident, truth.closed[ident])
+            if totals.late_us:
+                truth.revised.add(ident)
     for key in silent(windows, limits):
         if closing_us(key[4], limits) <= watermark_us:
             truth.closed.setdefault(derived_id(*key), window_record(key, Totals(), limits))
@@ -210,12 +214,19 @@ def quantile(durations: Mapping[int, int], q: float) -> float:
     return 0.0
 
 
-def error_rate(ident: str, window: Mapping[str, Any]) -> Iterator[Violation]:
-    """Yield the error_rate.exceeded of a step's window in which too many runs failed."""
+def of_window(ident: str, window: Mapping[str, Any]) -> Iterator[Violation]:
+    """Yield what only a whole window shows: a step in which too many runs failed, a component whose clock was ahead."""
     ended = window["completed"] + window["failed"]
+    kinds = []
     if window["kind"] == "step" and ended >= ERROR_RATE_MIN_COUNT and window["failed"] / ended > ERROR_RATE:
-        yield Violation(
-            id=derived_id("error_rate.exceeded", ident), type="error_rate.exceeded", tenant=window["tenant"],
-            chain=window["chain"], step=window["step"], component=window["component"],
-            time_unix_us=window["window_end_unix_us"], observed_ratio=window["error_ratio"], detail="",
+        kinds.append("error_rate.exceeded")
+    if "clock.ahead" in window["violations"]:
+        kinds.append("clock.ahead")
+    for kind in kinds:
+        yield Violation.model_validate(
+            {
+                "id": derived_id(kind, ident), "type": kind, "tenant": window["tenant"], "chain": window["chain"],
+                "step": window["step"], "component": window["component"], "time_unix_us": window["window_end_unix_us"],
+                "detail": "",
+            }
         )  # fmt: skip

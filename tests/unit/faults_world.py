@@ -81,6 +81,7 @@ class World:
 
     def _hear(self, at_us: int, findings: Findings) -> None:
         self.anomalies += findings.anomalies
+        self.violations += findings.violations
         self.told += [Told(at_us, alert) for alert in findings.alerts]
 
 

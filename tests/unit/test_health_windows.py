@@ -259,3 +259,47 @@ def test_state_comes_back_whatever_the_names_hold() -> None:
     assert again.open_windows == 2
     again.apply(partial(0, 6, odd, delta(chain="c/d")))
     assert dict(again.changes()).keys() == entries.keys()
+
+
+def test_violation_of_a_window_is_said_once_as_it_first_was() -> None:
+    found = stage()
+    first = feed(found, partial(0, 12, delta(events=20, completed=18, failed=2)))
+    assert [violation.observed_ratio for violation in first.violations] == [0.1]
+    more = feed(found, partial(0, 13, delta(events=1, completed=0, failed=1)), partial(0, 22))
+    assert ([w.revision for w in more.windows if w.failed == 3], more.violations) == ([1], [])
+
+
+def test_said_violations_are_not_said_again_after_a_restart() -> None:
+    found, after = stage(), stage()
+    feed(found, partial(0, 12, delta(events=20, completed=18, failed=2)))
+    for key, value in found.changes():
+        after.restore(key, value or b"")
+    assert feed(after, partial(0, 13, delta(events=1, completed=0, failed=1)), partial(0, 22)).violations == []
+
+
+def test_clock_that_is_ahead_is_told_of_its_component() -> None:
+    wrong = delta(chain="", violations={"clock.ahead": 7})
+    wrong.step, wrong.component = "", "payments"
+    (found,) = feed(stage(), partial(0, 12, wrong)).violations
+    assert (found.type, found.component, found.chain) == ("clock.ahead", "payments", "")
+    assert found.detail.startswith("7 events of payments")
+
+
+def test_partition_that_holds_records_but_no_event_holds_no_window_back() -> None:
+    found = stage()
+    feed(found, partial(0, 50, delta(), waiting_for=[0, 1]))
+    assert found.watermark_us == 0
+    assert said(feed(found, partial(1, -T / S, idle=True), partial(0, 60)))[0] == (0, "a", 1, 0)
+    feed(found, partial(0, 60, waiting_for=[1]))
+    assert found.watermark_us == T + 60 * S
+
+
+def test_what_comes_after_its_window_was_forgotten_is_reported_and_replaces_nothing() -> None:
+    found = stage()
+    feed(found, partial(0, 15, delta(events=20, completed=20)), partial(0, 200))
+    late = found.apply(partial(1, 1, delta(first=7, events=2, completed=2)))
+    assert late.windows == []
+    (loss,) = late.losses
+    assert (loss.partition, loss.first_offset, loss.last_offset) == (1, 7, 8)
+    assert loss.reason == "2 events of t/c/a/A came after their window was forgotten"
+    assert said(feed(found, partial(1, 300), partial(0, 300)))[0][2] == 0
