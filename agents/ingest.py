@@ -11,7 +11,6 @@ of a transaction runs beside it, while the records of the next one are applied.
 import gc
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 from types import FrameType
@@ -22,26 +21,14 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import ingest_output as output
+from agents.ingest_metrics import measure
 from agents.ingest_progress import ProgressDesk
 from agents.ingest_state import load_tracker
 from connectors.definitions import DefinitionReader
 from connectors.log import offsets_committed, offsets_held
 from connectors.producers import Transactions, transactional_producer
 from connectors.settings import Settings
-from connectors.telemetry import (
-    COMMIT_SECONDS,
-    COMMITS,
-    DATA_LOSS,
-    EVENTS,
-    EXECUTIONS,
-    LAG,
-    LIMIT_REACHED,
-    OPEN_EXECUTIONS,
-    VIOLATIONS,
-    WATERMARK,
-    Health,
-    serve,
-)
+from connectors.telemetry import COMMIT_SECONDS, COMMITS, DATA_LOSS, Health, serve
 from connectors.topics import partition_counts
 from schemas.topics import EVENTS as EVENTS_TOPIC
 from schemas.topics import PARTIALS
@@ -57,7 +44,6 @@ POLL_S = 0.02
 GC_ALLOCATIONS = 200_000
 """Containers made and not freed before the youngest are looked through; the default is 700."""
 Rebalance = Callable[[Consumer, list[TopicPartition]], None]
-LIMIT_COUNTS = ("untracked_steps", "closed_by_limit", "series_over_limit")
 
 
 class TooManyDeadLetters(Exception):
@@ -231,26 +217,10 @@ class IngestWorker:
         return ticks
 
     def _measure(self, tracker: Tracker, pending: output.Pending) -> None:
-        counts = pending.out.counts
-        for name in LIMIT_COUNTS:
-            LIMIT_REACHED.labels(name).inc(counts.get(name, 0))
-        self._dead_letters += len(pending.dead)
-        for _, refused in pending.dead:
-            EVENTS.labels(refused.stage).inc()
-        EVENTS.labels("duplicate").inc(counts.get("duplicates", 0))
-        EVENTS.labels("tick").inc(counts.get("ticks", 0))
-        others = len(pending.dead) + counts.get("duplicates", 0) + counts.get("ticks", 0)
-        EVENTS.labels("applied").inc(pending.records - others)
-        for kind, count in Counter(violation.type for violation in pending.out.violations).items():
-            VIOLATIONS.labels(kind).inc(count)
-        finished = pending.out.finished.values()
-        for status, count in Counter(x.status for x in finished if not x.revision).items():
-            EXECUTIONS.labels(status).inc(count)
-        self._progress.learn(finished)
-        OPEN_EXECUTIONS.labels(str(tracker.partition)).set(tracker.open_executions)
-        WATERMARK.labels("ingest", str(tracker.partition)).set(tracker.watermark_us / 1e6)
         _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, tracker.partition), cached=True)
-        LAG.labels("ingest", self.topic, str(tracker.partition)).set(max(0, end - tracker.next_offset))
+        measure(self.topic, tracker, pending, end)
+        self._dead_letters += len(pending.dead)
+        self._progress.learn(pending.out.finished.values())
 
     # -- rebalances -----------------------------------------------------------------------------------------------
 

@@ -12,15 +12,12 @@ from streams import conformance
 from streams.booking import SeriesKey, Window
 from streams.events import (
     ClockTick,
-    ConsumedRecord,
     Event,
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionStarted,
     LogObserved,
-    Parent,
     Refused,
-    Resources,
     ResourceSampled,
     StepCompleted,
     StepFailed,
@@ -29,6 +26,7 @@ from streams.events import (
 from streams.lifecycle import Lifecycle, Output, Tracked
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook
+from streams.steps import ended, parents_of
 from streams.timers import NEVER_US
 
 Refusal = tuple[int, Refused]
@@ -42,8 +40,6 @@ RESOURCES = (
     "cpu_ratio", "memory_ratio", "memory_bytes", "io_wait_ratio", "network_receive_bytes_per_s",
     "network_transmit_bytes_per_s",
 )  # fmt: skip
-NOTHING_USED = Resources()
-NOTHING_READ = ConsumedRecord("", 0, 0)
 
 
 class Tracker:
@@ -191,7 +187,7 @@ class Tracker:
                 self._untracked(tracked, event, offset)
                 return
             step = steps[span] = Step(
-                span, event.step, event.component or event.step, offset, event.attempt, _parents(event.parents), STARTED,
+                span, event.step, event.component or event.step, offset, event.attempt, parents_of(event.parents), STARTED,
                 time_us, 0, 0, True,
             )  # fmt: skip
             execution.pending += 1
@@ -200,7 +196,7 @@ class Tracker:
             return
         else:
             step.saw_started, step.start_us = True, time_us
-            step.parents = step.parents or _parents(event.parents)
+            step.parents = step.parents or parents_of(event.parents)
             if step.status == HEARD_OF:
                 step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
                 step.status = STARTED
@@ -225,7 +221,7 @@ class Tracker:
             return
         elif begun.saw_started:
             execution.pending -= 1
-        step = steps[span] = _ended(begun, span, event, offset)
+        step = steps[span] = ended(begun, span, event, offset)
         window = self._book.at(tracked.chain, step.step, step.component, step.end_us, offset)
         window.events += 1
         window.durations_us.append(step.duration_us)
@@ -347,32 +343,3 @@ class Tracker:
 
     def _on_tick(self, event: ClockTick, offset: int) -> None:
         self._life.out.count("ticks")
-
-
-def _parents(parents: list[Parent] | None) -> list[tuple[str, str, str]]:
-    return [(parent.span, parent.execution or "", parent.component or "") for parent in parents] if parents else []
-
-
-def _ended(begun: Step | None, span: str, event: StepCompleted | StepFailed, offset: int) -> Step:
-    """Return the run of a step that has ended; `begun` is what was known of it."""
-    end_us, duration_us = event.time_unix_us, event.duration_us
-    if begun is None:
-        start_us, saw_started, attempt, logs = 0, False, event.attempt, []
-        parents = _parents(event.parents)
-    else:
-        start_us, saw_started, logs = begun.start_us, begun.saw_started, begun.logs
-        attempt = event.attempt if begun.status == HEARD_OF else begun.attempt
-        parents, offset = begun.parents or _parents(event.parents), begun.offset
-    if duration_us is None:
-        duration_us = max(0, end_us - start_us) if saw_started else 0
-    if not start_us and end_us > duration_us:
-        start_us = end_us - duration_us
-    status, error_type, error_message = COMPLETED, "", ""
-    if type(event) is StepFailed:
-        status, error_type, error_message = FAILED, event.error_type, event.error_message or ""
-    used, read = event.resources or NOTHING_USED, event.consumed or NOTHING_READ
-    return Step(
-        span, event.step, event.component or event.step, offset, attempt, parents, status, start_us, end_us, duration_us,
-        saw_started, event.id or "", error_type, error_message, used.cpu_us, used.memory_bytes, used.io_wait_us,
-        read.topic, read.partition, read.offset, read.broker_us, logs,
-    )  # fmt: skip
