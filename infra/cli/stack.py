@@ -41,7 +41,8 @@ def up(
     ports = _ports(configured, {"kafka": kafka_port, "postgres": postgres_port, "clickhouse": clickhouse_port})
     stack = devstack.up(HOME, detached=True, ports=ports, external=configured, console=console)
     settings = load_settings()
-    prepare(settings)
+    with background.locked(HOME):  # topics and schemas are made by one at a time
+        prepare(settings)
     if not engines_only:
         background.start(HOME, settings.environment(*local.SETTING.values()))
     addresses = {engine.name: engine.shown_address for engine in stack.engines}
@@ -116,8 +117,11 @@ def _facts(worker: dict[str, Any], lag: int) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    name = Column("worker", no_wrap=True)
-    table = Table(name, "ready", "lag", "watermark", "settled", "windows open", "dead letters", "restarts", box=None)
+    words = (Column(word, no_wrap=True) for word in ("worker", "ready", "lag", "watermark", "settled"))
+    table = Table(
+        *words, Column("windows open", min_width=7), Column("dead letters", min_width=7),
+        Column("restarts", no_wrap=True), box=None, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     for row in rows:
         mark, age = row["watermark_unix_us"], row["last_settled_age_s"]
         table.add_row(
@@ -133,7 +137,7 @@ def _yes(value: bool) -> str:
 
 
 def _ago(age_s: float | None) -> str:
-    return "" if age_s is None else f"{age_s:.1f} s ago"
+    return "" if age_s is None else f"{age_s:.1f} s ago" if age_s < 10 else f"{age_s:,.0f} s ago"
 
 
 def _count(value: int | None) -> str:
