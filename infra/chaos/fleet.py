@@ -10,7 +10,7 @@ from infra import devstack
 from infra.chaos.plan import Action, Kind
 from infra.supervisor import POLL_S, Child, Supervisor, is_ready
 
-READY_S = 60.0
+READY_S = 20.0
 SIGNALS: Mapping[Kind, int] = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "pause": signal.SIGSTOP, "resume": signal.SIGCONT}
 
 
@@ -23,6 +23,8 @@ class Fleet:
         """kill -9 by what it hit."""
         self._home, self._supervisor, self._tell = home, supervisor, tell
         self._paused: list[Child] = []
+        self._away: set[str] = set()
+        """Engines."""
         self._ways: Mapping[Kind, Callable[[Action], None]] = {
             "kill": self._signal, "term": self._signal, "pause": self._pause, "resume": self._resume, "roll": self._roll,
             "scale": self._scale, "engine_kill": self._engine, "engine_stop": self._engine, "engine_start": self._engine,
@@ -59,7 +61,7 @@ class Fleet:
         return running[action.number % len(running)]
 
     def _signal(self, action: Action) -> None:
-        """One that is not running just now is waited for: it has to be hit while it works."""
+        """One that is just starting is waited for: it has to be hit while it works."""
         child = self._worker(action)
         self._await(child)
         self._tell(f"{'kill -9' if action.kind == 'kill' else 'SIGTERM'} {child.log.stem}")
@@ -98,13 +100,17 @@ class Fleet:
         {"engine_kill": devstack.kill, "engine_stop": devstack.stop, "engine_start": devstack.start}[action.kind](
             self._home, action.target
         )
+        if action.kind == "engine_start":
+            self._away.discard(action.target)
+        else:
+            self._away.add(action.target)
         if action.kind == "engine_kill":
             self.killed[action.target] += 1
 
     def _await(self, child: Child, restarts: int = 0) -> None:
-        """Wait until a worker runs and is ready, or has had its time: it may wait for an engine that is away."""
+        """Wait until a worker runs and is ready, or has had its time; without a broker none will be."""
         deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and "kafka" not in self._away:
             self._supervisor.poll()
             if child in self._paused or (child.process and child.restarts >= restarts and is_ready(child.port)):
                 return
