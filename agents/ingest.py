@@ -266,13 +266,15 @@ class IngestWorker:
         tracker = self.trackers[partition]
         low, _ = offsets_held(self._consumer, self.topic, partition)
         self._report_loss(tracker, tracker.next_offset, low)
-        self._consumer.seek(TopicPartition(self.topic, partition, low))
+        # Not by a seek: the client has given up fetching the partition.
+        self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+        self._consumer.incremental_assign([TopicPartition(self.topic, partition, low)])
 
     def _report_loss(self, tracker: Tracker, first: int, resume_at: int) -> None:
         log.error("data loss", partition=tracker.partition, first_offset=first, resume_at=resume_at)
         DATA_LOSS.labels(self.topic).inc(max(0, resume_at - first))
         tracker.next_offset = resume_at
-        self._pending.setdefault(tracker.partition, output.Pending()).lost = (first, resume_at - 1)
+        self._pending.setdefault(tracker.partition, output.Pending()).lost.append((first, resume_at - 1))
 
     def _unread(self, consumer: Consumer) -> list[int]:
         """Return the partitions that hold records of which the group has read none: no window closes before they report.

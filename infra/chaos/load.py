@@ -1,10 +1,10 @@
 """The load of a run of chaos: bursts over a steady trickle, disturbed on the way, in a thread of its own."""
 
-import heapq
 import threading
 import time
 from collections.abc import Iterator
-from itertools import count
+from itertools import chain, count, takewhile
+from operator import itemgetter
 from random import Random
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
@@ -12,9 +12,9 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 from connectors.log import reader
 from connectors.settings import Settings
 from infra.chaos.disturb import Disturber, Sent
-from infra.chaos.plan import Plan
+from infra.chaos.plan import BURST_EVERY_S, BURST_S, Plan
 from infra.simulator import Fault
-from infra.simulator.load import Recording, Stamped, record
+from infra.simulator.load import Stamped, record
 from schemas.topics import EVENTS
 
 SLICE_S = 0.01
@@ -23,6 +23,9 @@ TRICKLE = 0.04
 EVENTS_PER_EXECUTION = 11.0
 FLUSH_S = 120.0
 METER_S = 1.0
+BURST_US, QUIET_US = round(BURST_S * 1e6), round((BURST_EVERY_S - BURST_S) * 1e6)
+ROUNDS = 100
+"""More rounds of a recording than fit into a cycle: their numbers are used once."""
 FAULTS = (
     Fault("error_burst", "database-service", 0.2, 0.4), Fault("slow", "trading-engine", 0.5, 0.8),
     Fault("silence", "central-hub", 1.0, 0.1), Fault("crash", "consensus-engine", 1.3, 0.1),
@@ -31,7 +34,10 @@ FAULTS = (
 
 
 class Load(threading.Thread):
-    """Sends what the plan says, from `start` to its last second or `stop`."""
+    """Sends one cycle after the other from `start` to `stop`: a trickle, and a burst at its end.
+
+    What a cycle consists of is made before it begins, so that sending it costs the processor little.
+    """
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         super().__init__(name="load", daemon=True)
@@ -42,11 +48,11 @@ class Load(threading.Thread):
         self.rates: list[float] = []
         """Events per second that the brokers took in each burst; none for a burst in which they were away."""
         self.disturber = Disturber(Random(f"disturb {plan.seed}"), settings.limits)
-        self._settings, self._plan = settings, plan
         self._topic = settings.topic(EVENTS.name)
-        self._done = threading.Event()
-        self._held: list[tuple[int, int, bytes, bytes | None]] = []
-        self._order = count()
+        self._meter = Meter(settings, self._topic)
+        self._done, self._bursting = threading.Event(), threading.Event()
+        self._left: list[Sent] = []
+        """What was held back beyond its cycle."""
         self._burst = record(plan.seed, plan.rate / EVENTS_PER_EXECUTION, FAULTS)
         self._trickle = record(plan.seed + 1, plan.rate * TRICKLE / EVENTS_PER_EXECUTION, FAULTS)
         self._producer = Producer(
@@ -66,78 +72,61 @@ class Load(threading.Thread):
             raise
 
     def stop(self) -> None:
-        """End it soon."""
+        """End it when the running cycle is over and what is held back has been sent."""
         self._done.set()
 
-    def _run(self, began_us: int) -> None:
-        end_us = began_us + round(self._plan.seconds * 1e6)
-        bursts = [(began_us + round(a * 1e6), began_us + round(b * 1e6)) for a, b in self._plan.bursts]
-        trickle = _Source(self._trickle, began_us, 0)
-        rounds, meter = 0, Meter(self._settings, self._topic)
-        for first_us, last_us in bursts:
-            self._send_until(first_us, trickle)
-            burst = _Source(self._burst, first_us, rounds)
-            meter.begin()
-            self._send_until(last_us, trickle, burst)
+    @property
+    def bursting(self) -> bool:
+        """Whether a burst is being sent."""
+        return self._bursting.is_set()
+
+    def _run(self, at_us: int) -> None:
+        for number in count():
+            if self._done.is_set():
+                break
+            cycle = self._cycle(number, at_us)
+            burst_us, at_us = at_us + QUIET_US, at_us + QUIET_US + BURST_US
+            rest = self._send_until(burst_us, cycle)
+            self._meter.begin()
+            self._bursting.set()
+            self._left = self._send_until(at_us, rest)
+            self._bursting.clear()
             self._producer.flush(1.0)
-            self.rates += meter.end()
-            rounds = burst.number + 1
-        self._send_until(end_us, trickle)
-        self._send_until(end_us + self._settings.limits.grace_us // 2)  # what is still held
+            self.rates += self._meter.end()
+        self._send_until(self._left[-1][0] if self._left else 0, self._left)
         left = self._producer.flush(FLUSH_S)
         self.failed += [f"{left} records could not be delivered"] if left else []
 
-    def _send_until(self, end_us: int, *sources: "_Source") -> None:
-        """Send what the sources and the held-back have until then, in real time."""
-        now_us = 0
-        while now_us < end_us and not self._done.is_set():
+    def _cycle(self, number: int, origin_us: int) -> list[Sent]:
+        """Return what is sent in a cycle, and what of it is held back longer, in the order of sending."""
+        end_us = origin_us + QUIET_US + BURST_US
+        trickle = self._trickle.rounds(origin_us, number * ROUNDS)
+        burst = self._burst.rounds(origin_us + QUIET_US, number * ROUNDS)
+        events = chain(_before(end_us, trickle), _before(end_us, burst))
+        sent = self._left + [each for event in events for each in self.disturber.send(event)]
+        sent.sort(key=itemgetter(0))
+        return sent
+
+    def _send_until(self, end_us: int, sent: list[Sent]) -> list[Sent]:
+        """Send what is due until then, in real time; return the rest."""
+        done, now_us = 0, 0
+        while now_us < end_us and done < len(sent):
             now_us = min(end_us, time.time_ns() // 1000)
-            for source in sources:
-                for event in source.due(now_us):
-                    for sent in self.disturber.send(event):
-                        self._send_at(sent, now_us)
-            while self._held and self._held[0][0] <= now_us:
-                _, _, key, value = heapq.heappop(self._held)
-                self._send(key, value)
-            if not sources and not self._held:
-                return
+            while done < len(sent) and sent[done][0] <= now_us:
+                _, key, value = sent[done]
+                self._producer.produce(self._topic, value, key, on_delivery=self._told)
+                done += 1
             self._producer.poll(SLICE_S)
-
-    def _send_at(self, sent: Sent, now_us: int) -> None:
-        at_us, key, value = sent
-        if at_us <= now_us:
-            self._send(key, value)
-        else:
-            heapq.heappush(self._held, (at_us, next(self._order), key, value))
-
-    def _send(self, key: bytes, value: bytes | None) -> None:
-        self._producer.produce(self._topic, value, key, on_delivery=self._told)
-        self.sent += 1
+        self.sent += done
+        return sent[done:]
 
     def _told(self, error: object, message: object) -> None:
         if error is not None:
             self.failed.append(str(error))
 
 
-class _Source:
-    """The events of a recording in real time."""
-
-    def __init__(self, recording: Recording, origin_us: int, first_round: int) -> None:
-        self.number = first_round
-        self._recording, self._origin_us = recording, origin_us
-        self._round = recording.round(first_round, origin_us)
-        self._next: Stamped | None = next(self._round)
-
-    def due(self, now_us: int) -> Iterator[Stamped]:
-        """Yield what has happened by now."""
-        while self._next is not None and self._next.time_us <= now_us:
-            yield self._next
-            self._next = next(self._round, None)
-            if self._next is None:
-                self.number += 1
-                self._origin_us += self._recording.round_us
-                self._round = self._recording.round(self.number, self._origin_us)
-                self._next = next(self._round)
+def _before(end_us: int, events: Iterator[Stamped]) -> Iterator[Stamped]:
+    return takewhile(lambda event: event.time_us < end_us, events)
 
 
 class Meter:

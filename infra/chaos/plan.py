@@ -1,6 +1,6 @@
 """What is to happen when, drawn from a seed as data. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -8,14 +8,14 @@ from typing import Literal
 from infra.supervisor import WORKERS
 
 Kind = Literal["kill", "term", "roll", "pause", "resume", "scale", "engine_kill", "engine_stop", "engine_start"]
-KILLS_PER_S, FEWEST_KILLS = 1 / 30, 4
+KILLS_PER_S, FEWEST_KILLS = 1 / 25, 4
 OUTAGES: tuple[tuple[str, ...], ...] = (("postgres",), ("clickhouse",), ("postgres", "clickhouse"))
 OUTAGE_S = 60.0
 BROKER_DOWN_S = 5.0
 PAUSE_S = 14.0
 """Longer than a session: the broker gives the partitions of a paused worker to another."""
 LARGE, SMALL = 3, 2
-BURST_EVERY_S, BURST_S = 15.0, 5.0
+BURST_EVERY_S, BURST_S = 20.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,8 @@ class Plan:
     seconds: float
     rate: int
     """Events per second in a burst."""
-    bursts: tuple[tuple[float, float], ...]
-    """(first, last) second of each."""
     actions: tuple[Action, ...]
-    """In the order of their time."""
+    """In the order of their time. They may come later: what they hit has to run, and a kill waits for a burst."""
 
     def count(self, *kinds: Kind) -> int:
         """Return how many actions are of these kinds."""
@@ -51,28 +49,21 @@ class Plan:
 def draw(seed: int, seconds: float, rate: int) -> Plan:
     """Draw the plan of so many seconds: the same arguments give the same plan."""
     random = Random(f"chaos {seed}")
-    bursts = tuple((at, at + BURST_S) for at in _times(BURST_S, seconds, BURST_EVERY_S))
     actions = [
-        *_kills(random, seconds, bursts), *_outages(random, seconds), *_scaling(random, seconds), *_pauses(random, seconds),
+        *_kills(random, seconds), *_outages(random, seconds), *_scaling(random, seconds), *_pauses(random, seconds),
         *_broker(random, seconds), *_orderly(random, seconds),
     ]  # fmt: skip
-    return Plan(seed, seconds, rate, bursts, tuple(sorted(actions, key=lambda action: action.at_s)))
+    return Plan(seed, seconds, rate, tuple(sorted(actions, key=lambda action: action.at_s)))
 
 
-def _times(first: float, seconds: float, every: float) -> Iterator[float]:
-    while first + BURST_S < seconds:
-        yield first
-        first += every
-
-
-def _kills(random: Random, seconds: float, bursts: Sequence[tuple[float, float]]) -> Iterator[Action]:
-    """Kill workers of all kinds in turn, each in the midst of a burst."""
+def _kills(random: Random, seconds: float) -> Iterator[Action]:
+    """Kill workers of all kinds in turn."""
     wanted = max(FEWEST_KILLS, round(seconds * KILLS_PER_S))
     kinds = [*WORKERS] * (wanted // len(WORKERS) + 1)
     random.shuffle(kinds)
     for number in range(wanted):
-        first, last = bursts[1 + number * (len(bursts) - 1) // wanted]
-        yield Action(random.uniform(first, last), "kill", kinds[number], random.randrange(LARGE))
+        at_s = seconds * (0.05 + 0.9 * (number + random.random()) / wanted)
+        yield Action(at_s, "kill", kinds[number], random.randrange(LARGE))
 
 
 def _outages(random: Random, seconds: float) -> Iterator[Action]:

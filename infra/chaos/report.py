@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from infra.chaos.plan import Kind, Plan
+from infra.chaos.retention import Gap
 from infra.verification.run import Report
 
 
@@ -21,6 +22,7 @@ class Outcome:
     disturbed: Counter[str]
     rates: list[float]
     verified: Report
+    gap: Gap
     undelivered: list[str] = field(default_factory=list)
 
     @property
@@ -34,6 +36,7 @@ class Outcome:
         checks = {
             f"{self.sent:,} records were sent and {self.on_log:,} are on the log": self.sent == self.on_log,
             f"{len(self.undelivered)} records were refused by the brokers": not self.undelivered,
+            f"what retention deleted is not what was reported: {self.gap}": self.gap.right,
             **{f"{document[name]} {name}": not document[name] for name in ("lost", "duplicated", "different")},
         }
         return [what for what, right in checks.items() if not right]
@@ -51,5 +54,5 @@ class Outcome:
                                    "lowest": round(min(self.rates, default=0)), "bursts": len(self.rates)},
             "events_sent": self.sent, "disturbed": dict(self.disturbed), **verified,
             "windows": kinds["windows"]["expected"], "executions": kinds["executions"]["expected"],
-            "compared": {name: {"expected": tally["expected"], "found": tally["found"]} for name, tally in kinds.items()},
+            "retention": self.gap.document(), "compared": {name: {"expected": tally["expected"], "found": tally["found"]} for name, tally in kinds.items()},
         }  # fmt: skip

@@ -125,7 +125,8 @@ def _keep_little(settings: Settings) -> None:
     sizes = {"segment.bytes": SEGMENT_BYTES, "retention.bytes": SEGMENT_BYTES}
     entries = [ConfigEntry(name, str(size), incremental_operation=AlterConfigOpType.SET) for name, size in sizes.items()]
     resource = ConfigResource(ConfigResource.Type.TOPIC, settings.topic(EVENTS.name), incremental_configs=entries)
-    for future in AdminClient(settings.kafka()).incremental_alter_configs([resource]).values():
+    admin = AdminClient(settings.kafka())
+    for future in admin.incremental_alter_configs([resource]).values():
         future.result(30)
 
 

@@ -14,6 +14,7 @@ from infra.chaos.fleet import Fleet
 from infra.chaos.load import Load
 from infra.chaos.plan import Plan
 from infra.chaos.report import Outcome
+from infra.chaos.retention import overrun
 from infra.demo import alone
 from infra.local import addresses
 from infra.preparing import prepare
@@ -73,8 +74,10 @@ def run(home: Path, plan: Plan, tell: Tell) -> Outcome:
         at = settle(settings, fleet, supervisor)
         timed("verifying: computing from the log what truly happened")
         verified = Verification(settings, at, timed).run()
+        gap = overrun(settings, home, timed)
+        timed(f"retention: {gap.deleted_unread:,} of {gap.sent:,} records were deleted unread, {gap.reported:,} reported as lost")
     return Outcome(
-        plan, fleet.done, fleet.killed, fleet.restarts, load.sent, load.disturber.counts, load.rates, verified, load.failed
+        plan, fleet.done, fleet.killed, fleet.restarts, load.sent, load.disturber.counts, load.rates, verified, gap, load.failed
     )
 
 
@@ -84,7 +87,11 @@ def carry_out(plan: Plan, fleet: Fleet, load: Load, tell: Tell) -> None:
     began = time.monotonic()
     for action in plan.actions:
         fleet.wait(began + action.at_s)
+        while action.kind == "kill" and load.is_alive() and not load.bursting:
+            fleet.wait(time.monotonic() + 0.1)
         fleet.do(action)
+    fleet.wait(began + plan.seconds)
+    load.stop()
     while load.is_alive():
         fleet.wait(time.monotonic() + 1.0)
     if load.error is not None:

@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def chaos(
-    minutes: Annotated[float, typer.Option(min=0.5, help="how long it goes on; catching up and verifying come on top")] = 13.0,
+    minutes: Annotated[float, typer.Option(min=0.5, help="how long it goes on; catching up and verifying come on top")] = 10.0,
     seed: Annotated[int, typer.Option(help="of what happens and of the load")] = 1,
-    rate: Annotated[int, typer.Option(min=100, help="events per second in a burst")] = 22_000,
+    rate: Annotated[int, typer.Option(min=100, help="events per second in a burst")] = 24_000,
     home: Annotated[Path, typer.Option(help="folder of its engines, begun anew")] = HOME / "chaos",
 ) -> None:
     """Kill, pause, restart and disturb everything under load, then verify that nothing is lost, twice or different.
