@@ -183,18 +183,25 @@ class Lifecycle:
         return now_us - now_us % GRANULARITY_US
 
     def run_timers(self) -> None:
-        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing."""
+        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing.
+
+        In the order of first events: that in which timers were set is another one after a restart, and which of two that
+        end together is forgotten first would depend on it.
+        """
         now_us = self._now_us
-        for tracked in self.timers.due(now_us):
-            if self.executions.get(tracked.key) is not tracked:
-                continue
-            finished_us = tracked.execution.finished_us
-            if finished_us:
-                if finished_us + self._limits.linger_us <= now_us:
-                    self._forget(tracked)
-            elif tracked.armed_us <= now_us:
-                tracked.armed_us = NEVER_US
-                self._check(tracked, now_us)
+        while self.timers.next_us <= now_us:
+            for tracked in sorted(self.timers.due(now_us), key=_first_offset):
+                if self.executions.get(tracked.key) is tracked:
+                    self._look(tracked, now_us)
+
+    def _look(self, tracked: Tracked, now_us: int) -> None:
+        finished_us = tracked.execution.finished_us
+        if finished_us:
+            if finished_us + self._limits.linger_us <= now_us:
+                self._forget(tracked)
+        elif tracked.armed_us <= now_us:
+            tracked.armed_us = NEVER_US
+            self._check(tracked, now_us)
 
     def finish_if_done(self, tracked: Tracked) -> None:
         """Finish an execution of which nothing more can be expected."""
@@ -306,3 +313,7 @@ class Lifecycle:
         if found.id not in self.out.told:
             self.out.told.add(found.id)
             self.out.violations.append(found)
+
+
+def _first_offset(tracked: Tracked) -> int:
+    return tracked.execution.first_offset

@@ -1,0 +1,57 @@
+"""Where limits are reached, the outcome is still a function of the log: of no cut, of no restart, and the oracle agrees."""
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ingest_world import KINDS, LIMITS, MS, Record, logs, run
+from test_ingest_any_cut import outcome, record
+from test_oracle_agrees import of_oracle, of_world, truth
+
+from streams.limits import Limits
+
+ANY = (*KINDS, "log.observed")
+CUTS = st.lists(st.integers(0, 30), max_size=6)
+
+
+@st.composite
+def tight(draw: st.DrawFn) -> Limits:
+    """Limits so low that a short log reaches all of them."""
+    few = st.integers(1, 4)
+    return msgspec.structs.replace(
+        LIMITS, max_open=draw(few), max_finished=draw(few), max_steps=draw(few), max_series=draw(st.integers(1, 6)),
+        linger_us=draw(st.sampled_from([0, 500 * MS, 600_000 * MS])),
+    )  # fmt: skip
+
+
+@settings(max_examples=50, deadline=None)
+@given(logs(ANY, size=30), tight(), CUTS, CUTS)
+def test_any_restart_gives_the_same_where_limits_are_reached(
+    log: list[Record], limits: Limits, takes: list[int], restarts: list[int]
+) -> None:
+    assert outcome(run(log, (), takes, restarts, limits)) == outcome(run(log, limits=limits))
+
+
+@settings(max_examples=50, deadline=None)
+@given(logs(size=40), tight(), CUTS)
+def test_the_oracle_agrees_where_limits_are_reached(log: list[Record], limits: Limits, takes: list[int]) -> None:
+    assert of_oracle(*truth(log, limits)) == of_world(run(log, takes=takes, limits=limits))
+
+
+def test_which_of_two_that_end_together_is_forgotten_does_not_depend_on_a_restart() -> None:
+    limits = msgspec.structs.replace(LIMITS, max_finished=1)
+    late = record("step.completed", 2_000, "first", step="s")
+    log = [
+        record("execution.started", 0, "first"), record("execution.started", 10, "second"),
+        record("step.completed", 20, "first", step="s"), record("clock.tick", 2_000), late,
+    ]  # fmt: skip
+    assert outcome(run(log, restarts=[3], limits=limits)) == outcome(run(log, limits=limits))
+
+
+def test_execution_that_came_back_is_remembered_in_its_new_place_after_a_restart() -> None:
+    limits = msgspec.structs.replace(LIMITS, max_finished=1)
+    ends = {"error_type": "Boom"}
+    log = [
+        record("execution.failed", 0, "first", **ends), record("execution.failed", 0, "second", **ends),
+        record("execution.failed", 0, "first", **ends), record("execution.failed", 0, "first", **ends),
+    ]  # fmt: skip
+    assert outcome(run(log, takes=[1, 2], restarts=[3], limits=limits)) == outcome(run(log, limits=limits))
