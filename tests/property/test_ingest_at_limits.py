@@ -37,20 +37,10 @@ def test_the_oracle_agrees_where_limits_are_reached(log: list[Record], limits: L
     assert of_oracle(*truth(log, limits)) == of_world(run(log, takes=takes, limits=limits))
 
 
-def test_which_of_two_that_end_together_is_forgotten_does_not_depend_on_a_restart() -> None:
+def test_execution_that_came_back_is_remembered_in_its_new_place_after_a_restart() -> None:
     limits = msgspec.structs.replace(LIMITS, max_finished=1, linger_us=500 * MS)
     log = [
         record("execution.completed", 50, "first"), record("execution.started", 60, "second"),
         record("execution.failed", 2_560, "first", error_type="B"), record("execution.failed", 2_570, "second", error_type="B"),
     ]  # fmt: skip
     assert outcome(run(log, restarts=[2, 3], limits=limits)) == outcome(run(log, limits=limits))
-
-
-def test_execution_that_came_back_is_remembered_in_its_new_place_after_a_restart() -> None:
-    limits = msgspec.structs.replace(LIMITS, max_finished=1)
-    ends = {"error_type": "Boom"}
-    log = [
-        record("execution.failed", 0, "first", **ends), record("execution.failed", 0, "second", **ends),
-        record("execution.failed", 0, "first", **ends), record("execution.failed", 0, "first", **ends),
-    ]  # fmt: skip
-    assert outcome(run(log, takes=[1, 2], restarts=[3], limits=limits)) == outcome(run(log, limits=limits))
