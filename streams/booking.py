@@ -185,6 +185,12 @@ class Book:
             window.first_offset = offset
         return window
 
+    def knows(self, chain: Chain, step: str, component: str) -> bool:
+        """Return whether a series is told apart."""
+        series = chain.series.get(step)
+        known = series is not None and series.component == component
+        return known or (chain.tenant, chain.name, step, component) in self._series
+
     def edge(self, chain: Chain, edge: Edge, time_us: int) -> None:
         """Note one observed edge in the window that holds `time_us`."""
         start_us = time_us - time_us % self._window_us

@@ -22,6 +22,8 @@ from streams.timers import GRANULARITY_US, NEVER_US, Timers
 
 ExecutionKey = tuple[str, str]
 """(tenant, execution id)"""
+SPARE = 10_000
+"""So many more than are needed may be held, so that they are not looked through too often."""
 
 
 class Tracked:
@@ -95,6 +97,8 @@ class Lifecycle:
         self._limits = limits
         self._chains: dict[tuple[str, str], Chain] = {}
         self._finished: deque[Tracked] = deque()
+        self._opened: deque[Tracked] = deque()
+        """In the order in which they were opened, also some that are not open any more."""
 
     def take(self) -> Output:
         """Return what has come together since the last call."""
@@ -105,7 +109,15 @@ class Lifecycle:
         out.slices, out.new_series = self.book.take()
         if len(self._chains) > self._limits.max_series:
             self._chains.clear()
+        self._spare()
         return out
+
+    def _spare(self) -> None:
+        """Let go of executions that only timers, or the order of opening, still hold."""
+        if len(self.timers) > 2 * len(self.executions) + SPARE:
+            self.timers.keep(lambda tracked: self.executions.get(tracked.key) is tracked)
+        if len(self._opened) > 2 * self.open + SPARE:
+            self._opened = deque(tracked for tracked in self._opened if not tracked.execution.finished_us)
 
     def cut(self) -> None:
         """End the slice that the watermark has left, if it has; also at the end of a transaction."""
@@ -125,8 +137,7 @@ class Lifecycle:
         for execution in sorted(open_, key=lambda x: x.first_offset):
             tracked = self._track(execution)
             tracked.logged, tracked.in_order = True, not execution.steps
-            self.executions[tracked.key] = tracked
-            self.open += 1
+            self._hold(tracked)
             self.arm(tracked)
 
     def chain(self, tenant: str, name: str) -> Chain:
@@ -160,8 +171,7 @@ class Lifecycle:
             chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us, component=event.component or "",
         )  # fmt: skip
         tracked = self._track(execution)
-        self.executions[tracked.key] = tracked
-        self.open += 1
+        self._hold(tracked)
         if self.open > self._limits.max_open:
             self._close_oldest()
         self.arm(tracked)
@@ -184,18 +194,25 @@ class Lifecycle:
         return now_us - now_us % GRANULARITY_US
 
     def run_timers(self) -> None:
-        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing."""
+        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing.
+
+        In the order of first events: that in which timers were set is another one after a restart, and which of two that
+        end together is forgotten first would depend on it.
+        """
         now_us = self._now_us
-        for tracked in self.timers.due(now_us):
-            if self.executions.get(tracked.key) is not tracked:
-                continue
-            finished_us = tracked.execution.finished_us
-            if finished_us:
-                if finished_us + self._limits.linger_us <= now_us:
-                    self._forget(tracked)
-            elif tracked.armed_us <= now_us:
-                tracked.armed_us = NEVER_US
-                self._check(tracked, now_us)
+        while self.timers.next_us <= now_us:
+            for tracked in sorted(self.timers.due(now_us), key=_first_offset):
+                if self.executions.get(tracked.key) is tracked:
+                    self._look(tracked, now_us)
+
+    def _look(self, tracked: Tracked, now_us: int) -> None:
+        finished_us = tracked.execution.finished_us
+        if finished_us:
+            if finished_us + self._limits.linger_us <= now_us:
+                self._forget(tracked)
+        elif tracked.armed_us <= now_us:
+            tracked.armed_us = NEVER_US
+            self._check(tracked, now_us)
 
     def finish_if_done(self, tracked: Tracked) -> None:
         """Finish an execution of which nothing more can be expected."""
@@ -272,6 +289,7 @@ class Lifecycle:
         self._finished.append(tracked)
         self.timers.at(tracked.execution.finished_us + self._limits.linger_us, tracked)
         if len(self._finished) > self._limits.max_finished:
+            self.out.count("finished_over_limit")
             self._forget(self._finished[0])
 
     def _forget(self, tracked: Tracked) -> None:
@@ -282,9 +300,14 @@ class Lifecycle:
 
     def _close_oldest(self) -> None:
         self.out.count("closed_by_limit")
-        oldest = next(x for x in self.executions.values() if not x.execution.finished_us)
+        oldest = next(tracked for tracked in iter(self._opened.popleft, None) if not tracked.execution.finished_us)
         self.out.touch(oldest)
         self._finish(oldest, "abandoned")
+
+    def _hold(self, tracked: Tracked) -> None:
+        self.executions[tracked.key] = tracked
+        self._opened.append(tracked)
+        self.open += 1
 
     def _track(self, execution: Execution) -> Tracked:
         key = (execution.tenant, execution.execution)
@@ -301,3 +324,7 @@ class Lifecycle:
         if found.id not in self.out.told:
             self.out.told.add(found.id)
             self.out.violations.append(found)
+
+
+def _first_offset(tracked: Tracked) -> int:
+    return tracked.execution.first_offset

@@ -290,6 +290,7 @@ class ImpactStage:
             raise ValueError(f"not an entry of the impact stage: {key!r}")
         if kind == _HEAD:
             tenant.head = msgspec.msgpack.decode(value, type=Head)
+            tenant.memory.newest_us = max(tenant.memory.newest_us, tenant.head.folded_us)
         elif kind == _INCIDENT:
             tenant.incidents[parts[1]] = msgspec.msgpack.decode(value, type=OpenIncident)
         elif kind == _GRAPH:

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 from hypothesis import strategies as st
 
+from agents.ingest_state import _note
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
 from streams.events import decode_chunk
@@ -142,7 +143,10 @@ class World:
         old, self.tracker = self.tracker, self._fresh()
         open_ = [msgspec.json.decode(value, type=Execution) for value in self.changelog.values()]
         horizon_us = self.limits.remembered_since_us(old.watermark_us)
-        newest = {(x.tenant, x.execution): x for _, batch in self.traces for x in (msgspec.json.decode(v, type=Execution) for v in batch)}
+        newest: dict[ExecutionKey, Execution] = {}
+        for _, batch in self.traces:
+            for value in batch:
+                _note(newest, msgspec.json.decode(value, type=Execution))
         finished = sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
         self.tracker.restore(old.watermark_us, open_, finished, self.series)
         self.tracker.next_offset, self.tracker.clock = old.next_offset, old.clock
