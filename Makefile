@@ -35,8 +35,8 @@ status: install ## show what runs, how far it is, and what lags
 chaos: install ## kill, pause and restart everything under load for ten minutes, then verify that nothing is lost or twice
 	@$(BIN)/flowchain chaos --seed 1
 
-test: install ## all tests, on real engines
-	@$(BIN)/pytest
+test: install ## all tests, on real engines, by two processes that have a stack each
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install ## the tests that need no engine
 	@$(BIN)/pytest tests/unit tests/contract

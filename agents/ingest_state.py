@@ -100,10 +100,19 @@ def _remembered(settings: Settings, partition: int, state: PartitionState) -> li
         for message in read_range(settings, topic, partition, start):
             batch = msgspec.json.decode(message.value() or b"", type=TraceBatch)
             oldest_us, last = oldest_us or batch.watermark_unix_us, batch.number
-            newest |= {(x.tenant, x.execution): x for x in batch.executions}
+            for execution in batch.executions:
+                _note(newest, execution)
         if start == low or (oldest_us is not None and oldest_us < horizon_us):
             break
         tail *= 4
     if last < state.trace_batches and (newest or low == 0):  # else retention has deleted them
         raise StateBehind(f"partition {partition} has published {state.trace_batches} trace batches, {last} are to be seen")
     return sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
+
+
+def _note(newest: dict[ExecutionKey, Execution], execution: Execution) -> None:
+    """Put the newest state of an execution in its place: where that run of it finished, whatever changed it later."""
+    key = (execution.tenant, execution.execution)
+    if key in newest and newest[key].first_offset != execution.first_offset:
+        del newest[key]
+    newest[key] = execution

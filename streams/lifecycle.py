@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from schemas.internal import Delta, EdgeDelta, Execution
+from schemas.internal import Execution, Slice
 from schemas.violations import LogPosition, Violation
 from streams import conformance
-from streams.booking import OVERFLOW, Book, Chain, DeltaKey, EdgeKey, SeriesKey, Window
+from streams.booking import OVERFLOW, Book, Chain, SeriesKey, Window
 from streams.events import ExecutionEvent, StepEvent
 from streams.ids import derived_id
 from streams.limits import Limits
@@ -22,6 +22,8 @@ from streams.timers import GRANULARITY_US, NEVER_US, Timers
 
 ExecutionKey = tuple[str, str]
 """(tenant, execution id)"""
+SPARE = 10_000
+"""So many more than are needed may be held, so that they are not looked through too often."""
 
 
 class Tracked:
@@ -52,8 +54,8 @@ class Tracked:
 class Output(Struct):
     """What one transaction has to say about one source partition."""
 
-    deltas: dict[DeltaKey, Delta] = field(default_factory=dict)
-    edges: dict[EdgeKey, EdgeDelta] = field(default_factory=dict)
+    slices: list[Slice] = field(default_factory=list)
+    """What it adds to the windows, cut where the watermark passed a multiple of `Limits.slice_us`."""
     violations: list[Violation] = field(default_factory=list)
     finished: dict[int, Execution] = field(default_factory=dict)
     """By first offset; also those that changed after they had been finished."""
@@ -81,6 +83,8 @@ class Lifecycle:
     def __init__(self, topic: str, partition: int, rules: RuleBook, limits: Limits) -> None:
         self.partition = partition
         self.watermark_us = 0
+        self.slice_end_us = limits.slice_us
+        """The watermark at which the current slice ends."""
         self.executions: dict[ExecutionKey, Tracked] = {}
         """Open ones, and finished ones that are remembered."""
         self.open = 0
@@ -93,20 +97,39 @@ class Lifecycle:
         self._limits = limits
         self._chains: dict[tuple[str, str], Chain] = {}
         self._finished: deque[Tracked] = deque()
+        self._opened: deque[Tracked] = deque()
+        """In the order in which they were opened, also some that are not open any more."""
 
     def take(self) -> Output:
         """Return what has come together since the last call."""
         out, self.out = self.out, Output()
         for tracked in out.touched:
             tracked.touched = False
-        out.deltas, edges, out.new_series = self.book.take()
-        out.edges |= edges
+        self.cut()
+        out.slices, out.new_series = self.book.take()
         if len(self._chains) > self._limits.max_series:
             self._chains.clear()
+        self._spare()
         return out
 
-    def restore(self, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]) -> None:
+    def _spare(self) -> None:
+        """Let go of executions that only timers, or the order of opening, still hold."""
+        if len(self.timers) > 2 * len(self.executions) + SPARE:
+            self.timers.keep(lambda tracked: self.executions.get(tracked.key) is tracked)
+        if len(self._opened) > 2 * self.open + SPARE:
+            self._opened = deque(tracked for tracked in self._opened if not tracked.execution.finished_us)
+
+    def cut(self) -> None:
+        """End the slice that the watermark has left, if it has; also at the end of a transaction."""
+        self.book.cut(self.slice_end_us)
+        self.slice_end_us = self._limits.slice_end_us(self.watermark_us)
+
+    def restore(
+        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
+    ) -> None:
         """Take the state back as of a commit; `finished` in the order in which they finished."""
+        self.watermark_us = watermark_us
+        self.slice_end_us = self._limits.slice_end_us(watermark_us)
         self.book.restore(series)
         for execution in finished:
             if execution.finished_us + self._limits.linger_us > self._now_us:
@@ -114,8 +137,7 @@ class Lifecycle:
         for execution in sorted(open_, key=lambda x: x.first_offset):
             tracked = self._track(execution)
             tracked.logged, tracked.in_order = True, not execution.steps
-            self.executions[tracked.key] = tracked
-            self.open += 1
+            self._hold(tracked)
             self.arm(tracked)
 
     def chain(self, tenant: str, name: str) -> Chain:
@@ -124,7 +146,7 @@ class Lifecycle:
         if chain is None:
             chain = self._chains[tenant, name] = Chain(tenant, name, self._rules.find(tenant, name))
             for edge in declared_edges(tenant, chain.rules) if chain.rules is not None else ():
-                self.out.edges[tenant, name, edge.kind, edge.source, edge.target, edge.topic, 0] = edge
+                self.book.declare(edge)
         return chain
 
     def refresh_rules(self) -> None:
@@ -149,8 +171,7 @@ class Lifecycle:
             chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us, component=event.component or "",
         )  # fmt: skip
         tracked = self._track(execution)
-        self.executions[tracked.key] = tracked
-        self.open += 1
+        self._hold(tracked)
         if self.open > self._limits.max_open:
             self._close_oldest()
         self.arm(tracked)
@@ -173,18 +194,25 @@ class Lifecycle:
         return now_us - now_us % GRANULARITY_US
 
     def run_timers(self) -> None:
-        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing."""
+        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing.
+
+        In the order of first events: that in which timers were set is another one after a restart, and which of two that
+        end together is forgotten first would depend on it.
+        """
         now_us = self._now_us
-        for tracked in self.timers.due(now_us):
-            if self.executions.get(tracked.key) is not tracked:
-                continue
-            finished_us = tracked.execution.finished_us
-            if finished_us:
-                if finished_us + self._limits.linger_us <= now_us:
-                    self._forget(tracked)
-            elif tracked.armed_us <= now_us:
-                tracked.armed_us = NEVER_US
-                self._check(tracked, now_us)
+        while self.timers.next_us <= now_us:
+            for tracked in sorted(self.timers.due(now_us), key=_first_offset):
+                if self.executions.get(tracked.key) is tracked:
+                    self._look(tracked, now_us)
+
+    def _look(self, tracked: Tracked, now_us: int) -> None:
+        finished_us = tracked.execution.finished_us
+        if finished_us:
+            if finished_us + self._limits.linger_us <= now_us:
+                self._forget(tracked)
+        elif tracked.armed_us <= now_us:
+            tracked.armed_us = NEVER_US
+            self._check(tracked, now_us)
 
     def finish_if_done(self, tracked: Tracked) -> None:
         """Finish an execution of which nothing more can be expected."""
@@ -261,6 +289,7 @@ class Lifecycle:
         self._finished.append(tracked)
         self.timers.at(tracked.execution.finished_us + self._limits.linger_us, tracked)
         if len(self._finished) > self._limits.max_finished:
+            self.out.count("finished_over_limit")
             self._forget(self._finished[0])
 
     def _forget(self, tracked: Tracked) -> None:
@@ -271,9 +300,14 @@ class Lifecycle:
 
     def _close_oldest(self) -> None:
         self.out.count("closed_by_limit")
-        oldest = next(x for x in self.executions.values() if not x.execution.finished_us)
+        oldest = next(tracked for tracked in iter(self._opened.popleft, None) if not tracked.execution.finished_us)
         self.out.touch(oldest)
         self._finish(oldest, "abandoned")
+
+    def _hold(self, tracked: Tracked) -> None:
+        self.executions[tracked.key] = tracked
+        self._opened.append(tracked)
+        self.open += 1
 
     def _track(self, execution: Execution) -> Tracked:
         key = (execution.tenant, execution.execution)
@@ -290,3 +324,7 @@ class Lifecycle:
         if found.id not in self.out.told:
             self.out.told.add(found.id)
             self.out.violations.append(found)
+
+
+def _first_offset(tracked: Tracked) -> int:
+    return tracked.execution.first_offset

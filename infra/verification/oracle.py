@@ -295,19 +295,31 @@ class Oracle:
     # -- time -----------------------------------------------------------------------------------------------------
 
     def _move_clock(self, time_us: int) -> None:
-        """Conclude what is due."""
+        """Conclude what is due, in the order in which executions began."""
         self.watermark_us = time_us
         if self._offset < self._committed:
             self.committed_watermark_us = time_us
         now_us = time_us - self._limits.lateness_us
         now_us -= now_us % STEP_US
+        while due := self._due(now_us):
+            for x in sorted(due, key=lambda x: x.first_offset):
+                key = (x.tenant, x.execution)
+                if not x.finished_us:
+                    self._look(x, now_us)
+                elif self._remembered.get(key) is x and x.finished_us + self._limits.linger_us <= now_us:
+                    self._forget(key)
+
+    def _due(self, now_us: int) -> list[Execution]:
+        """Take what is due from the agenda."""
+        due: list[Execution] = []
         while self._agenda and self._agenda[0][0] <= now_us:
             at_us, key = heappop(self._agenda)
             if self._looks.get(key) == at_us:
                 del self._looks[key]
-                self._look(self._open[key], now_us)
-            elif key in self._remembered and self._remembered[key].finished_us + self._limits.linger_us <= now_us:
-                self._forget(key)
+                due.append(self._open[key])
+            elif key in self._remembered:
+                due.append(self._remembered[key])
+        return due
 
     def _look(self, x: Execution, now_us: int) -> None:
         rules = self._rules_of(x)

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 from hypothesis import strategies as st
 
+from agents.ingest_state import _note
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
 from streams.events import decode_chunk
@@ -112,7 +113,8 @@ class World:
         """End a transaction."""
         out = self.tracker.take()
         self.violations |= {found.encode().decode() for found in out.violations}
-        for key, delta in out.deltas.items():
+        for delta in (delta for piece in out.slices for delta in piece.deltas):
+            key = (delta.tenant, delta.chain, delta.step, delta.component, delta.window_start_unix_us)
             if key in self.deltas:
                 into = self.deltas[key]
                 merge_delta(into, copy.deepcopy(delta))
@@ -120,8 +122,9 @@ class World:
                 into.last_offset = max(into.last_offset, delta.last_offset)
             else:
                 self.deltas[key] = copy.deepcopy(delta)
-        for name, edge in out.edges.items():
-            into = self.edges.setdefault(tuple(map(str, name)), msgspec.structs.replace(edge, count=0, failed=0, latency_sum_us=0))
+        for edge in (edge for piece in out.slices for edge in piece.edges):
+            name = (edge.tenant, edge.chain, edge.kind, edge.source, edge.target, edge.topic, str(edge.window_start_unix_us))
+            into = self.edges.setdefault(name, msgspec.structs.replace(edge, count=0, failed=0, latency_sum_us=0))
             into.count += edge.count
             into.failed += edge.failed
             into.latency_sum_us += edge.latency_sum_us
@@ -140,7 +143,10 @@ class World:
         old, self.tracker = self.tracker, self._fresh()
         open_ = [msgspec.json.decode(value, type=Execution) for value in self.changelog.values()]
         horizon_us = self.limits.remembered_since_us(old.watermark_us)
-        newest = {(x.tenant, x.execution): x for _, batch in self.traces for x in (msgspec.json.decode(v, type=Execution) for v in batch)}
+        newest: dict[ExecutionKey, Execution] = {}
+        for _, batch in self.traces:
+            for value in batch:
+                _note(newest, msgspec.json.decode(value, type=Execution))
         finished = sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
         self.tracker.restore(old.watermark_us, open_, finished, self.series)
         self.tracker.next_offset, self.tracker.clock = old.next_offset, old.clock
