@@ -67,17 +67,17 @@ def overrun(settings: Settings, home: Path, tell: Callable[[str], None]) -> Gap:
     names = (*settings.model_fields_set, "topic_prefix", "source_partitions", "session_timeout_s")
     with _worker(Supervisor(home / PREFIX.rstrip("."), settings.environment(*names), ("ingest",))) as supervisor:
         sent = send(settings, FIRST)
-        _until(lambda: _behind(settings) == 0, "the worker has not begun")
+        _until(supervisor, lambda: _behind(settings) == 0, "the worker has not begun")
         tell("retention: SIGSTOP of a worker, until records that it has not read are deleted")
         _signal(supervisor, signal.SIGSTOP)
-        sent |= _let_expire(settings)
+        sent |= _let_expire(settings, supervisor)
         _signal(supervisor, signal.SIGCONT)
-        _until(lambda: _behind(settings) == 0, "the paused worker has not gone on")
+        _until(supervisor, lambda: _behind(settings) == 0, "the paused worker has not gone on")
         tell("retention: the same while no worker runs")
         supervisor.scale("ingest", 0)
-        sent |= _let_expire(settings)
+        sent |= _let_expire(settings, supervisor)
         supervisor.scale("ingest", 1)
-        _until(lambda: _behind(settings) == 0, "the next worker has not gone on")
+        _until(supervisor, lambda: _behind(settings) == 0, "the next worker has not gone on")
     return compare(settings, sent)
 
 
@@ -130,7 +130,7 @@ def _keep_little(settings: Settings) -> None:
         future.result(30)
 
 
-def _let_expire(settings: Settings) -> set[Offset]:
+def _let_expire(settings: Settings, supervisor: Supervisor) -> set[Offset]:
     """Send more than is kept, and wait until records that no worker has read are gone."""
     at = positions(settings, "ingest", EVENTS)
     landed = send(settings, REST)
@@ -139,7 +139,7 @@ def _let_expire(settings: Settings) -> set[Offset]:
         held = partitions_held(settings, settings.topic(EVENTS.name))
         return all(low > at[partition] for partition, (low, _) in held.items())
 
-    _until(passed, "retention has deleted nothing")
+    _until(supervisor, passed, "retention has deleted nothing")
     return landed
 
 
@@ -160,15 +160,16 @@ def _signal(supervisor: Supervisor, number: int) -> None:
 def _worker(supervisor: Supervisor) -> Iterator[Supervisor]:
     supervisor.start()
     try:
-        _until(lambda: is_ready(supervisor.children[0].port), "the worker does not start")
+        _until(supervisor, lambda: is_ready(supervisor.children[0].port), "the worker does not start")
         yield supervisor
     finally:
         supervisor.stop()
 
 
-def _until(what: Callable[[], bool], otherwise: str) -> None:
+def _until(supervisor: Supervisor, what: Callable[[], bool], otherwise: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not what():
+        supervisor.poll()
         if time.monotonic() > deadline:
             raise NotCaughtUp(otherwise)
         time.sleep(POLL_S)
