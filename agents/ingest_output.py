@@ -8,15 +8,15 @@ from zlib import crc32
 
 import msgspec
 import orjson
-from confluent_kafka import Message, Producer
+from confluent_kafka import Producer
 
+from agents.ingest_letters import Dead
 from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
 from connectors.telemetry import RECORDS_OUT
 from schemas import topics
 from schemas.internal import Delta, EdgeDelta, Execution, Partial, PartitionState, TraceBatch
-from schemas.operations import DataLoss, DeadLetter
-from streams.events import Refused
+from schemas.operations import DataLoss
 from streams.ids import derived_id, key_of
 from streams.lifecycle import Output
 from streams.tracker import Tracker
@@ -34,8 +34,8 @@ T = TypeVar("T")
 class Pending:
     """What a source partition has waiting for the next commit, beside what its tracker holds."""
 
-    records: int = 0
-    dead: list[tuple[Message, Refused]] = field(default_factory=list)
+    events: int = 0
+    dead: list[Dead] = field(default_factory=list)
     lost: tuple[int, int] | None = None
     """Offsets that were gone, both included."""
     waiting_for: list[int] = field(default_factory=list)
@@ -56,10 +56,10 @@ def publish(
     _traces(producer, settings, source, tracker, list(out.finished.values()))
     for violation in out.violations:
         producer.produce(settings.topic(topics.VIOLATIONS.name), violation.encode(), violation.tenant)
-    for message, refused in pending.dead:
+    for dead in pending.dead:
         producer.produce(
-            settings.topic(topics.EVENTS_DLQ.name), message.value(), message.key(), tracker.partition,
-            headers=letter_headers(headers_of(message), _letter(message, refused)),
+            settings.topic(topics.EVENTS_DLQ.name), dead.value, dead.message.key(), tracker.partition,
+            headers=letter_headers(headers_of(dead.message), dead.letter()),
         )  # fmt: skip
     RECORDS_OUT.labels(topics.VIOLATIONS.name).inc(len(out.violations))
     RECORDS_OUT.labels(topics.EVENTS_DLQ.name).inc(len(pending.dead))
@@ -110,13 +110,6 @@ def _traces(
         batch = TraceBatch(source, tracker.partition, tracker.watermark_us, chunk, tracker.trace_batches)
         producer.produce(topic, encode(batch), partition=tracker.partition)
         RECORDS_OUT.labels(topics.TRACES.name).inc()
-
-
-def _letter(message: Message, refused: Refused) -> DeadLetter:
-    return DeadLetter(
-        topic=message.topic() or "", partition=message.partition() or 0, offset=message.offset() or 0,
-        stage=refused.stage, reason=refused.reason,
-    )  # fmt: skip
 
 
 def _data_loss(

@@ -26,6 +26,8 @@ from streams.ids import derived_id
 from streams.rules import RuleBook
 
 CHUNK = 10_000
+Place = tuple[int, int, int]
+"""(partition, offset, which event of that record)"""
 KINDS = (
     "executions", "windows", "dependencies", "violations", "dead letters", "anomalies", "incidents", "alerts", "clickhouse executions",
     "clickhouse steps", "clickhouse windows", "clickhouse dependencies", *clickhouse.REPEATED, "postgres executions", "postgres newest windows",
@@ -77,7 +79,7 @@ class Verification:
         letters = Found(self._tally("dead letters"), once=True)
         published.dead_letters(self._settings, letters)
         with self._clickhouse() as server, psycopg.connect(self._settings.postgres_dsn.get_secret_value()) as connection:
-            refused: dict[tuple[int, int], bytes] = {}
+            refused: dict[Place, bytes] = {}
             for partition in sorted(self._at.events):
                 refused |= self._partition(partition, server, connection)
             later = {key for key in refused.keys() | letters.newest.keys() if key[1] >= self._at.committed.get(key[0], 0)}
@@ -100,7 +102,7 @@ class Verification:
 
     # -- one source partition -------------------------------------------------------------------------------------
 
-    def _partition(self, partition: int, server: Client, connection: psycopg.Connection) -> dict[tuple[int, int], bytes]:
+    def _partition(self, partition: int, server: Client, connection: psycopg.Connection) -> dict[Place, bytes]:
         """Compare what one source partition led to; return what had to be refused."""
         self._tell(f"reading partition {partition} of {self._events}")
         committed = self._at.committed.get(partition, 0)
@@ -121,12 +123,12 @@ class Verification:
             self._tally("postgres executions"),
         )  # fmt: skip
         stages = oracle.dead.items()
-        return {(partition, offset): pack({"topic": self._events, "stage": stage}) for offset, stage in stages}
+        return {(partition, *place): pack({"topic": self._events, "stage": stage}) for place, stage in stages}
 
     def _fold(self, oracle: Oracle, partition: int) -> None:
         for chunk in _chunks(self._records(partition)):
-            events = decode_chunk([value for _, _, value in chunk])
-            for (offset, broker_us, _), event in zip(chunk, events, strict=True):
+            decoded = decode_chunk([value for _, _, value in chunk])
+            for (offset, broker_us, _), event in zip(decoded.spread(chunk), decoded.events, strict=True):
                 oracle.apply(offset, broker_us, event)
         oracle.end()
         self.report.counts.update({**oracle.counts, "dead_letters": len(oracle.dead), "open_executions": len(oracle.open)})
