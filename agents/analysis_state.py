@@ -16,9 +16,9 @@ from connectors.settings import Settings
 from connectors.telemetry import (
     COMMIT_SECONDS,
     COMMITS,
+    LIMIT_REACHED,
     RECORDS_OUT,
     SLICES_HELD,
-    SLICES_MERGED,
     VIOLATIONS,
     WATERMARK,
     WINDOWS_OPEN,
@@ -112,8 +112,8 @@ class AnalysisPartition:
         WATERMARK.labels("analysis", str(self.partition)).set(self.watermark_us / 1e6)
         WINDOWS_OPEN.labels(str(self.partition)).set(self.open_windows)
         SLICES_HELD.labels(str(self.partition)).set(self._analysis.slices.held)
-        SLICES_MERGED.labels(str(self.partition)).inc(self._analysis.slices.merged)
-        self._analysis.slices.merged = 0
+        for bound, count in self._analysis.take_reached().items():
+            LIMIT_REACHED.labels(bound).inc(count)
 
     def _load(self) -> None:
         entries = read_changelog(self._settings, self._topic, self.partition)

@@ -70,7 +70,7 @@ class IngestWorker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topic = settings.topic(EVENTS_TOPIC.name)
-        self.rules = RuleBook()
+        self.rules = RuleBook(limit=settings.max_definitions)
         self.trackers: dict[int, Tracker] = {}
         self.health = Health("ingest")
         self.health.details = self._details

@@ -28,7 +28,7 @@ VIOLATIONS = Counter("flowchain_violations_total", "Broken promises of execution
 EXECUTIONS = Counter("flowchain_executions_finished_total", "Executions that are over", ["status"])
 OPEN_EXECUTIONS = Gauge("flowchain_executions_open", "Executions that are open", ["partition"])
 LIMIT_REACHED = Counter("flowchain_limit_reached_total", "Times a bound was reached", ["bound"])
-"""bound: untracked_steps (max_steps), closed_by_limit (max_open), series_over_limit (max_series)."""
+"""bound: see docs/bounds.md, which names the setting and the behaviour of each."""
 COMMIT_SECONDS = Histogram("flowchain_commit_seconds", "Duration of a commit or settlement", ["worker"])
 COMMITS = Counter("flowchain_commits_total", "Commits or settlements", ["worker"])
 WATERMARK = Gauge("flowchain_watermark_unix_seconds", "Event time up to which a partition was seen", ["worker", "partition"])
@@ -36,7 +36,6 @@ LAG = Gauge("flowchain_lag_records", "Offsets between what is settled and the en
 """Marks of transactions have offsets too, so an idle partition shows a few."""
 WINDOWS_OPEN = Gauge("flowchain_windows_open", "Health windows that have not closed", ["partition"])
 SLICES_HELD = Gauge("flowchain_slices_held", "Slices of event time that wait until all source partitions have come as far", ["partition"])
-SLICES_MERGED = Counter("flowchain_slices_merged_total", "Slices that became one with the next because more than the limit were held", ["partition"])
 RECORDS_OUT = Counter("flowchain_records_published_total", "Records published by ingest and analysis, changelogs and ticks left out", ["topic"])
 ROWS = Counter("flowchain_sink_rows_total", "Rows written", ["table"])
 SINK_RECORDS = Counter("flowchain_sink_records_total", "Records that a sink has settled", ["table", "outcome"])

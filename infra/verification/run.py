@@ -64,7 +64,7 @@ class Verification:
         self.report = Report()
         self._settings, self._at, self._tell = settings, at, tell
         self._events = settings.topic(topics.EVENTS.name)
-        self._rules = RuleBook(read_definitions(settings))
+        self._rules = RuleBook(read_definitions(settings), settings.max_definitions)
         self._book = Book(settings.limits)
         self._edges: EdgeWindows = {}
         self._watermarks: list[int] = []
