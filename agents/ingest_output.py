@@ -35,8 +35,8 @@ class Pending:
 
     records: int = 0
     dead: list[tuple[Message, Refused]] = field(default_factory=list)
-    lost: tuple[int, int] | None = None
-    """Offsets that were gone, both included."""
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    """Offsets that were gone, both included: retention may overtake a worker again before it commits."""
     waiting_for: list[int] = field(default_factory=list)
     idle: bool = False
     """Read to its end without any event."""
@@ -62,8 +62,8 @@ def publish(
         )  # fmt: skip
     RECORDS_OUT.labels(topics.VIOLATIONS.name).inc(len(out.violations))
     RECORDS_OUT.labels(topics.EVENTS_DLQ.name).inc(len(pending.dead))
-    if pending.lost is not None:
-        _data_loss(producer, settings, source, tracker, pending.lost)
+    for lost in pending.lost:
+        _data_loss(producer, settings, source, tracker, lost)
     _changelog(producer, settings.topic(topics.OPEN_EXECUTIONS.name), tracker, pending)
 
 

@@ -16,6 +16,7 @@ from connectors.spans import SpanImportError
 from infra.cli import (
     alerts,
     bench,
+    chaos,
     definitions,
     demo,
     dlq,
@@ -49,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, importing, bench, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, settings):
     module.register(app)
 
 

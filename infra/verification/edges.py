@@ -56,6 +56,17 @@ def add_edges(windows: EdgeWindows, x: Execution, start_us: int, under_way: bool
             totals.under_way = totals.under_way or under_way
 
 
+def merge_edges(windows: EdgeWindows, others: EdgeWindows) -> None:
+    """Add the edge windows of another source partition."""
+    for key, other in others.items():
+        totals = windows.setdefault(key, EdgeTotals())
+        totals.count += other.count
+        totals.failed += other.failed
+        totals.latency_sum_us += other.latency_sum_us
+        totals.latency_max_us = max(totals.latency_max_us, other.latency_max_us)
+        totals.under_way = totals.under_way or other.under_way
+
+
 def edges_of(x: Execution, step: Step) -> Iterator[tuple[Edge, int]]:
     """Yield (edge, latency in µs), one per component that a step depended on, itself left out."""
     known = {step.component}

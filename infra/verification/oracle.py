@@ -138,7 +138,7 @@ class Oracle:
         totals = self._at(x.tenant, x.chain, step.step, step.component, event.time_unix_us)
         totals.events += 1
         totals.started += 1
-        self._touch(x)
+        self._touch(x, earlier=False)
 
     def _step_ended(self, event: StepCompleted | StepFailed) -> None:
         x = self._execution(event)
@@ -258,12 +258,15 @@ class Oracle:
             step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
         return step
 
-    def _touch(self, x: Execution) -> None:
-        """Note that an execution has changed: an open one is looked at anew, a finished one gets a higher revision."""
+    def _touch(self, x: Execution, *, earlier: bool = True) -> None:
+        """Note that an execution has changed: an open one is looked at anew, a finished one gets a higher revision.
+
+        Not `earlier`: nothing is due sooner than it was, so the look that is planned, if there is one, will do.
+        """
         if x.finished_us:
             x.revision += 1
             x.last_offset = self._changed[x.first_offset] = self._offset
-        else:
+        elif earlier or (x.tenant, x.execution) not in self._looks:
             self._plan(x)
 
     def _finish_if_done(self, x: Execution) -> None:
