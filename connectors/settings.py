@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     max_evidence: int = Field(500_000, ge=0, le=500_000, description="characters of logs, error messages and further parents kept per execution")
     max_series: int = Field(50_000, ge=1, description="distinct steps of chains per partition; further ones are booked under ~overflow; as many edges")
     max_slices: int = Field(100_000, ge=1, description="slices of event time that wait for slower partitions; beyond it the two oldest become one")
+    max_chains: int = Field(10_000, ge=1, description="chains whose typical duration is known, for the progress of executions")
     max_definitions: int = Field(10_000, ge=1, description="chain definitions in force; beyond it those with the last names are not")
     dead_letter_ratio: float = Field(0.5, gt=0, le=1, description="a worker stops when more of its last records were refused")
     dead_letter_window: int = Field(10_000, ge=100, description="how many records the ratio looks at")

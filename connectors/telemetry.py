@@ -93,8 +93,20 @@ def serve(health: Health, settings: Settings, ask: Ask | None = None) -> Threadi
     With `ask` also /executions/<tenant>/<execution>, percent-encoded. Errors are problem details (RFC 9457).
     """
 
+    free = threading.BoundedSemaphore(settings.http_requests)
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if not free.acquire(blocking=False):
+                LIMIT_REACHED.labels("requests_over_limit").inc()
+                self._problem(503, "too many requests", f"{settings.http_requests} are being answered (http_requests)")
+                return
+            try:
+                self._get()
+            finally:
+                free.release()
+
+        def _get(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
