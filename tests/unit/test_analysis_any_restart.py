@@ -110,7 +110,7 @@ def test_all_limits_of_the_analysis_are_reached() -> None:
 
 
 @pytest.mark.parametrize("tight", [False, True])
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(every=st.integers(3, 40), kills=st.lists(st.integers(0, 10_000), min_size=1, max_size=4))
 def test_any_crash_gives_the_same(tight: bool, every: int, kills: list[int]) -> None:
     saves = range(every, len(partials()), every)
