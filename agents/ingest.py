@@ -71,7 +71,7 @@ class IngestWorker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topic = settings.topic(EVENTS_TOPIC.name)
-        self.rules = RuleBook()
+        self.rules = RuleBook(limit=settings.max_definitions)
         self.trackers: dict[int, Tracker] = {}
         self.health = Health("ingest")
         self.health.details = self._details
@@ -79,7 +79,7 @@ class IngestWorker:
         partitions = partition_counts(settings)
         self._all_partitions = range(partitions[self.topic])
         self._analysis_partitions = partitions[settings.topic(PARTIALS.name)]
-        self._progress = ProgressDesk(self.trackers)
+        self._progress = ProgressDesk(self.trackers, settings.max_chains)
         self._pending: dict[int, output.Pending] = {}
         self._idle: dict[int, float] = {}
         """Per partition read to its end: when it last held something new (monotonic seconds)."""

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from schemas.internal import Execution, Slice
+from schemas.internal import Execution, Slice, Step
 from schemas.violations import LogPosition, Violation
 from streams import conformance
-from streams.booking import OVERFLOW, Book, Chain, SeriesKey, Window
+from streams.booking import OVERFLOW, Book, Chain, KnownEdge, SeriesKey, Window
 from streams.events import ExecutionEvent, StepEvent
+from streams.evidence import keep_within
 from streams.ids import derived_id
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook, declared_edges
@@ -64,6 +65,7 @@ class Output(Struct):
     touched: list[Tracked] = field(default_factory=list)
     """Executions that may have changed."""
     new_series: list[SeriesKey] = field(default_factory=list)
+    new_edges: list[KnownEdge] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     """Ids of the cardinality.exceeded that were said."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -95,7 +97,9 @@ class Lifecycle:
         self.executions: dict[ExecutionKey, Tracked] = {}
         """Open ones, and finished ones that are remembered."""
         self.open = 0
-        self.book = Book(limits.window_us, limits.max_series, self._tell_overflow)
+        self.book = Book(
+            limits.window_us, limits.max_series, self._tell_overflow, lambda: self.out.count("edges_over_limit")
+        )
         self.out = Output()
         self.timers: Timers[Tracked] = Timers()
         self._topic = topic
@@ -115,7 +119,7 @@ class Lifecycle:
         for tracked in out.touched:
             tracked.touched = False
         self.cut()
-        out.slices, out.new_series = self.book.take()
+        out.slices, out.new_series, out.new_edges = self.book.take()
         if len(self._chains) > self._limits.max_series:
             self._chains.clear()
         self._spare()
@@ -134,12 +138,13 @@ class Lifecycle:
         self.slice_end_us = self._limits.slice_end_us(self.watermark_us)
 
     def restore(
-        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
-    ) -> None:
+        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey],
+        edges: Iterable[KnownEdge] = (),
+    ) -> None:  # fmt: skip
         """Take the state back as of a commit; `finished` in the order in which they finished."""
         self.watermark_us = watermark_us
         self.slice_end_us = self._limits.slice_end_us(watermark_us)
-        self.book.restore(series)
+        self.book.restore(series, edges)
         for execution in finished:
             if execution.finished_us + self._limits.linger_us > self._now_us:
                 self._remember(self._track(execution))
@@ -248,6 +253,11 @@ class Lifecycle:
         if not execution.violations:
             window.hurt(execution.execution, execution.user)
         execution.violations += 1
+
+    def limit_evidence(self, execution: Execution, step: Step, *, parents: bool, message: bool = False) -> None:
+        """Keep what a step has just brought within the execution's limit."""
+        if not keep_within(execution, step, parents, message, self._limits.max_evidence):
+            self.out.count("evidence_over_limit")
 
     def position(self, offset: int) -> LogPosition:
         """Return where a record stands on the log."""

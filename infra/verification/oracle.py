@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from infra.verification import promises
-from infra.verification.edges import EdgeWindows, add_edges
-from infra.verification.steps import Run, add_samples, add_step, end_step, opened, parents_of, run_of
+from infra.verification.edges import Edge, EdgeWindows, add_edges
+from infra.verification.steps import Run, add_samples, add_step, end_step, keep, opened, parents_of, run_of
 from infra.verification.windows import OVERFLOW, Book, Series, Totals
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
 from schemas.violations import LogPosition, Violation
@@ -76,6 +76,9 @@ class Oracle:
         self._agenda: list[tuple[int, Key]] = []
         """Heap of (event time, execution): the next look at each open one, the end of each remembered one."""
         self._series: set[Series] = set()
+        self._tenants: set[str] = set()
+        """Those with a series of their own."""
+        self._known_edges: set[Edge] = set()
         self._changed: dict[Run, int] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             StepStarted: self._step_started, StepCompleted: self._step_ended, StepFailed: self._step_ended,
@@ -132,7 +135,9 @@ class Oracle:
             self._again(x, step, event)
             return
         step.saw_started, step.start_us = True, event.time_unix_us
-        step.parents = step.parents or parents_of(event)
+        if not step.parents:
+            step.parents = parents_of(event)
+            keep(x, step, True, "", self._limits.max_evidence)
         if step.status == HEARD_OF:
             step.status = STARTED
         totals = self._at(x.tenant, x.chain, step.step, step.component, event.time_unix_us)
@@ -146,7 +151,9 @@ class Oracle:
         if step is None or step.status in (COMPLETED, FAILED):
             self._again(x, step, event)
             return
+        had_parents = bool(step.parents)
         end_step(step, event)
+        keep(x, step, not had_parents, step.error_message, self._limits.max_evidence)
         totals = self._at(x.tenant, x.chain, step.step, step.component, event.time_unix_us)
         add_step(totals, step)
         rules = self._rules_of(x)
@@ -206,13 +213,16 @@ class Oracle:
         x = self._known((event.tenant, event.execution or ""))
         if x is None or not event.span:
             return
+        statement = f"{event.level.upper()} {event.template}"
+        if x.evidence + len(statement) > self._limits.max_evidence:
+            return
         step = x.steps.get(event.span)
         if step is None and len(x.steps) < self._limits.max_steps:
             step = Step(event.span, event.step or "", event.component, self._offset, status=HEARD_OF)
             x.steps[event.span] = step
-        statement = f"{event.level.upper()} {event.template}"
         if step is not None and statement not in step.logs and len(step.logs) < self._limits.max_logs:
             step.logs.append(statement)
+            x.evidence += len(statement)
             if x.finished_us:
                 self._touch(x)
 
@@ -252,7 +262,6 @@ class Oracle:
             step = x.steps[span] = Step(span, event.step, "", self._offset, status=HEARD_OF)
         if step.status == HEARD_OF:  # so far at most log statements told of it
             step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
-            step.parents = parents_of(event)
         return step
 
     def _touch(self, x: Execution, *, earlier: bool = True) -> None:
@@ -282,7 +291,7 @@ class Oracle:
         for found in promises.broken_as_a_whole(x, self._rules_of(x), self._limits.skew_us):
             self._violate(found, x, totals)
         start_us = self.watermark_us - self.watermark_us % self._limits.window_us
-        add_edges(self._edges, x, start_us, self._offset >= self._committed)
+        add_edges(self._edges, x, start_us, self._offset >= self._committed, self._known_edges, self._limits.max_series)
         key = (x.tenant, x.execution)
         del self._open[key]
         self._looks.pop(key, None)
@@ -360,7 +369,9 @@ class Oracle:
         if series not in self._series:
             if len(self._series) < self._limits.max_series:
                 self._series.add(series)
+                self._tenants.add(tenant)
             else:
+                tenant = tenant if tenant in self._tenants else OVERFLOW
                 self._tell_overflow(tenant, time_us - time_us % self._limits.window_us)
                 series = (tenant, OVERFLOW, "", "")
         return self._book.at(series, time_us, self.watermark_us, self._offset >= self._committed)

@@ -80,7 +80,7 @@ def _compare_stored(settings: Settings, truth: Truth, executions: Executions, en
 def _fold(settings: Settings, at: Snapshot, truth: Truth) -> Oracle:
     """Go through the log of a partition and keep what came of it."""
     number, name = truth.number, settings.topic(topics.EVENTS.name)
-    committed, rules = at.committed.get(number, 0), RuleBook(read_definitions(settings))
+    committed, rules = at.committed.get(number, 0), RuleBook(read_definitions(settings), settings.max_definitions)
     oracle = Oracle(name, number, rules, settings.limits, truth.book, truth.edges, committed)
     for chunk in _chunks(_records(settings, name, number, *at.events[number])):
         decoded = decode_chunk([value for _, _, value in chunk])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agents.ingest_state import _note
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
+from streams.booking import KnownEdge
 from streams.events import decode_chunk
 from streams.lifecycle import ExecutionKey
 from streams.limits import Limits
@@ -83,20 +84,25 @@ def _events(draw: st.DrawFn, kinds: Sequence[str], ids: bool) -> dict[str, Any]:
     event: dict[str, Any] = {
         "type": kind, "chain": draw(st.sampled_from(["abc", "free"])), "execution": draw(st.sampled_from("efg")),
     }  # fmt: skip
+    if draw(st.integers(0, 3)) == 0:
+        event["tenant"] = draw(st.sampled_from(["t", "u"]))
     event["execution"] += event["chain"]
     if kind.startswith("step"):
         step = draw(st.sampled_from("aabbcox"))
         event |= {"step": step, "component": step.upper(), "attempt": draw(st.sampled_from([1, 1, 2]))}
         if draw(st.booleans()):
-            event["parents"] = [{"span": draw(st.sampled_from(["a#1", "b#1", "b#2", "?"]))}]
+            spans = draw(st.lists(st.sampled_from(["a#1", "b#1", "b#2", "?"]), min_size=1, max_size=3))
+            event["parents"] = [{"span": span} for span in spans]
     if kind in ("step.completed", "step.failed"):
         event["duration_us"] = draw(st.sampled_from([0, 10, 31, 200])) * MS
         if ids and draw(st.booleans()):
             event["id"] = draw(st.sampled_from("xy"))
     if kind.endswith("failed"):
         event["error_type"] = "Boom"
+        if draw(st.booleans()):
+            event["error_message"] = "it broke"
     if kind == "log.observed":
-        event |= {"component": "A", "level": "error", "template": "x", "span": draw(st.sampled_from(["a#1", "b#1"]))}
+        event |= {"component": "A", "level": "error", "template": draw(st.sampled_from("xyz")), "span": draw(st.sampled_from(["a#1", "b#1"]))}
     return event
 
 
@@ -108,6 +114,7 @@ class World:
         self.tracker = self._fresh()
         self.changelog: dict[ExecutionKey, bytes] = {}
         self.series: list[tuple[str, str, str, str]] = []
+        self.known_edges: list[KnownEdge] = []
         self.traces: list[tuple[int, list[bytes]]] = []
         self.violations: set[str] = set()
         self.deltas: dict[tuple[str, str, str, str, int], Delta] = {}
@@ -155,6 +162,7 @@ class World:
             else:
                 self.changelog.pop(tracked.key, None)
         self.series += out.new_series
+        self.known_edges += out.new_edges
 
     def restart(self) -> None:
         """Go on in another process, from what the last transaction left."""
@@ -166,7 +174,7 @@ class World:
             for value in batch:
                 _note(newest, msgspec.json.decode(value, type=Execution))
         finished = sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
-        self.tracker.restore(old.watermark_us, open_, finished, self.series)
+        self.tracker.restore(old.watermark_us, open_, finished, self.series, self.known_edges)
         self.tracker.next_offset, self.tracker.clock = old.next_offset, old.clock
 
     def finished(self) -> dict[tuple[str, str, int, int], Execution]:
