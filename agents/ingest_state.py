@@ -7,13 +7,13 @@ stand in the tail of the traces topic, which the same transactions wrote.
 import msgspec
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from agents.ingest_output import EXECUTION, PARTITION, SERIES
+from agents.ingest_output import EDGE, EXECUTION, PARTITION, SERIES
 from connectors.log import offsets_held, read_changelog, read_range, reader
 from connectors.producers import TRANSACTION_MS
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Execution, PartitionState, TraceBatch
-from streams.booking import SeriesKey
+from streams.booking import KnownEdge, SeriesKey
 from streams.ids import parts_of
 from streams.lifecycle import ExecutionKey
 from streams.refusals import Refusals
@@ -48,9 +48,9 @@ def load_tracker(settings: Settings, partition: int, rules: RuleBook, refusals: 
     if committed < 0:
         return tracker
     state, entries = _as_of(settings, partition, committed)
-    open_, series = _told(entries)
+    open_, series, edges = _told(entries)
     finished = _remembered(settings, partition, state)
-    tracker.restore(state.watermark_unix_us, open_, finished, series)
+    tracker.restore(state.watermark_unix_us, open_, finished, series, edges)
     tracker.next_offset = state.next_offset
     refusals.restore(partition, state.recent_records, state.recent_refused)
     tracker.clock = (state.clock_unix_us, state.clock_broker_us)
@@ -70,10 +70,11 @@ def _as_of(settings: Settings, partition: int, committed: int) -> tuple[Partitio
     return state, entries
 
 
-def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]]:
-    """Return the open executions and the known series of a changelog."""
+def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey], list[KnownEdge]]:
+    """Return the open executions, the known series and the known edges of a changelog."""
     open_: list[Execution] = []
     series: list[SeriesKey] = []
+    edges: list[KnownEdge] = []
     for key, value in entries.items():
         kind, *parts = parts_of(key.decode())
         if kind == EXECUTION:
@@ -81,7 +82,10 @@ def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]
         elif kind == SERIES:
             tenant, chain, step, component = parts
             series.append((tenant, chain, step, component))
-    return open_, series
+        elif kind == EDGE:
+            tenant, chain, how, source, target, topic = parts
+            edges.append((tenant, chain, how, source, target, topic))
+    return open_, series, edges
 
 
 @_until_visible

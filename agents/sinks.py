@@ -154,7 +154,7 @@ class SinkAgent:
     def _is_full(self, block: Block) -> bool:
         if block.redo is not None:
             return block.offsets[-1] >= block.redo[1]
-        return block.rows >= self._settings.sink_rows
+        return max(block.rows, len(block.offsets)) >= self._settings.sink_rows
 
     async def _check_redo(self, block: Block, partition: int, offset: int) -> None:
         """Give a block up that cannot be built again because the log has lost a part of it."""

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from schemas.internal import Execution, Slice
+from schemas.internal import Execution, Slice, Step
 from schemas.violations import LogPosition, Violation
 from streams import conformance
-from streams.booking import OVERFLOW, Book, Chain, SeriesKey, Window
+from streams.booking import OVERFLOW, Book, Chain, KnownEdge, SeriesKey, Window
 from streams.events import ExecutionEvent, StepEvent
+from streams.evidence import keep_within
 from streams.ids import derived_id
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook, declared_edges
@@ -24,6 +25,8 @@ ExecutionKey = tuple[str, str]
 """(tenant, execution id)"""
 SPARE = 10_000
 """So many more than are needed may be held, so that they are not looked through too often."""
+RunKey = tuple[int, int]
+"""(first offset, ordinal): an execution that comes again after it was forgotten is another one."""
 
 
 class Tracked:
@@ -57,11 +60,12 @@ class Output(Struct):
     slices: list[Slice] = field(default_factory=list)
     """What it adds to the windows, cut where the watermark passed a multiple of `Limits.slice_us`."""
     violations: list[Violation] = field(default_factory=list)
-    finished: dict[int, Execution] = field(default_factory=dict)
-    """By first offset; also those that changed after they had been finished."""
+    finished: dict[RunKey, Execution] = field(default_factory=dict)
+    """Also those that changed after they had been finished."""
     touched: list[Tracked] = field(default_factory=list)
     """Executions that may have changed."""
     new_series: list[SeriesKey] = field(default_factory=list)
+    new_edges: list[KnownEdge] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     """Ids of the cardinality.exceeded that were said."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -77,6 +81,11 @@ class Output(Struct):
             self.touched.append(tracked)
 
 
+def run_of(execution: Execution) -> RunKey:
+    """Return what tells one run of an execution from all other executions of its source partition."""
+    return execution.first_offset, execution.ordinal
+
+
 class Lifecycle:
     """Opens, watches, finishes, remembers and forgets executions."""
 
@@ -88,7 +97,9 @@ class Lifecycle:
         self.executions: dict[ExecutionKey, Tracked] = {}
         """Open ones, and finished ones that are remembered."""
         self.open = 0
-        self.book = Book(limits.window_us, limits.max_series, self._tell_overflow)
+        self.book = Book(
+            limits.window_us, limits.max_series, self._tell_overflow, lambda: self.out.count("edges_over_limit")
+        )
         self.out = Output()
         self.timers: Timers[Tracked] = Timers()
         self._topic = topic
@@ -99,6 +110,8 @@ class Lifecycle:
         self._finished: deque[Tracked] = deque()
         self._opened: deque[Tracked] = deque()
         """In the order in which they were opened, also some that are not open any more."""
+        self._begun = (-1, 0)
+        """(offset, ordinal) of the execution that began last."""
 
     def take(self) -> Output:
         """Return what has come together since the last call."""
@@ -106,7 +119,7 @@ class Lifecycle:
         for tracked in out.touched:
             tracked.touched = False
         self.cut()
-        out.slices, out.new_series = self.book.take()
+        out.slices, out.new_series, out.new_edges = self.book.take()
         if len(self._chains) > self._limits.max_series:
             self._chains.clear()
         self._spare()
@@ -125,16 +138,17 @@ class Lifecycle:
         self.slice_end_us = self._limits.slice_end_us(self.watermark_us)
 
     def restore(
-        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
-    ) -> None:
+        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey],
+        edges: Iterable[KnownEdge] = (),
+    ) -> None:  # fmt: skip
         """Take the state back as of a commit; `finished` in the order in which they finished."""
         self.watermark_us = watermark_us
         self.slice_end_us = self._limits.slice_end_us(watermark_us)
-        self.book.restore(series)
+        self.book.restore(series, edges)
         for execution in finished:
             if execution.finished_us + self._limits.linger_us > self._now_us:
                 self._remember(self._track(execution))
-        for execution in sorted(open_, key=lambda x: x.first_offset):
+        for execution in sorted(open_, key=run_of):
             tracked = self._track(execution)
             tracked.logged, tracked.in_order = True, not execution.steps
             self._hold(tracked)
@@ -169,6 +183,7 @@ class Lifecycle:
         execution = Execution(
             event.tenant, event.chain, event.execution, offset, offset, user=event.user or "", tier=event.tier or "",
             chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us, component=event.component or "",
+            ordinal=self._ordinal(offset),
         )  # fmt: skip
         tracked = self._track(execution)
         self._hold(tracked)
@@ -229,7 +244,7 @@ class Lifecycle:
         if execution.finished_us:
             execution.revision += 1
             execution.last_offset = offset
-            self.out.finished[execution.first_offset] = execution
+            self.out.finished[run_of(execution)] = execution
 
     def violate(self, found: Violation, execution: Execution, window: Window) -> None:
         """Publish a violation and book it."""
@@ -238,6 +253,11 @@ class Lifecycle:
         if not execution.violations:
             window.hurt(execution.execution, execution.user)
         execution.violations += 1
+
+    def limit_evidence(self, execution: Execution, step: Step, *, parents: bool, message: bool = False) -> None:
+        """Keep what a step has just brought within the execution's limit."""
+        if not keep_within(execution, step, parents, message, self._limits.max_evidence):
+            self.out.count("evidence_over_limit")
 
     def position(self, offset: int) -> LogPosition:
         """Return where a record stands on the log."""
@@ -282,7 +302,7 @@ class Lifecycle:
         del self.executions[tracked.key]
         execution.finished_us = self.watermark_us
         self._remember(tracked)
-        self.out.finished[execution.first_offset] = execution
+        self.out.finished[run_of(execution)] = execution
 
     def _remember(self, tracked: Tracked) -> None:
         self.executions[tracked.key] = tracked
@@ -308,6 +328,12 @@ class Lifecycle:
         self.executions[tracked.key] = tracked
         self._opened.append(tracked)
         self.open += 1
+
+    def _ordinal(self, offset: int) -> int:
+        """Return how many executions the record has begun before this one."""
+        last, ordinal = self._begun
+        self._begun = offset, ordinal + 1 if offset == last else 0
+        return self._begun[1]
 
     def _track(self, execution: Execution) -> Tracked:
         key = (execution.tenant, execution.execution)

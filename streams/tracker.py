@@ -5,11 +5,12 @@ counted. This is the hot path: every event of every service passes `Tracker.appl
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import length_hint
 from typing import Any
 
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
 from streams import conformance
-from streams.booking import SeriesKey, Window
+from streams.booking import KnownEdge, SeriesKey, Window
 from streams.events import (
     ClockTick,
     Event,
@@ -23,23 +24,20 @@ from streams.events import (
     StepFailed,
     StepStarted,
 )
+from streams.evidence import has_room
 from streams.lifecycle import Lifecycle, Output, Tracked
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook
-from streams.steps import ended, parents_of
+from streams.steps import RESOURCES, ended, parents_of
 from streams.timers import NEVER_US
 
 Refusal = tuple[int, Refused]
-"""(offset, reason)"""
+"""(number of the event among those applied, reason)"""
 SAW = {
     ExecutionStarted: conformance.SAW_STARTED,
     ExecutionCompleted: conformance.SAW_COMPLETED,
     ExecutionFailed: conformance.SAW_FAILED,
 }
-RESOURCES = (
-    "cpu_ratio", "memory_ratio", "memory_bytes", "io_wait_ratio", "network_receive_bytes_per_s",
-    "network_transmit_bytes_per_s",
-)  # fmt: skip
 
 
 class Tracker:
@@ -72,7 +70,7 @@ class Tracker:
     # -- what the shell calls -------------------------------------------------------------------------------------
 
     def apply(self, events: Sequence[Event | Refused], offsets: Sequence[int], broker_us: Sequence[int]) -> list[Refusal]:
-        """Apply decoded records in log order; `broker_us` is each record's broker time. Return what was refused."""
+        """Apply the events of whole records in log order, each with its record's offset and broker time; return what was refused."""
         life, followed, limits = self._life, self._followed, self._limits
         life.refresh_rules()
         executions, touched = life.executions, life.out.touched
@@ -80,16 +78,17 @@ class Tracker:
         watermark_us = life.watermark_us
         refused: list[Refusal] = []
         event: Any
-        for event, offset, at_us in zip(events, offsets, broker_us, strict=True):
+        ahead = iter(events)  # how many are left says which one was refused: cheaper than counting them
+        for event, offset, at_us in zip(ahead, offsets, broker_us, strict=True):
             kind = type(event)
             if kind is Refused:
-                refused.append((offset, event))
+                refused.append((len(events) - length_hint(ahead) - 1, event))
                 continue
             time_us = event.time_unix_us
             if time_us > watermark_us:
                 if time_us > at_us + limits.future_us:
                     why = f"time_unix_us is more than {limits.future_us} µs ahead of the broker"
-                    refused.append((offset, Refused("future", why)))
+                    refused.append((len(events) - length_hint(ahead) - 1, Refused("future", why)))
                     continue
                 if time_us > at_us + limits.ahead_us:
                     self._set_back(event, at_us, offset)
@@ -102,7 +101,7 @@ class Tracker:
                         life.run_timers()
             elif time_us < watermark_us - limits.grace_us and kind is not ClockTick:
                 why = f"time_unix_us is more than {limits.grace_us} µs behind the watermark"
-                refused.append((offset, Refused("late", why)))
+                refused.append((len(events) - length_hint(ahead) - 1, Refused("late", why)))
                 continue
             handle = followed.get(kind)
             if handle is None:
@@ -156,11 +155,10 @@ class Tracker:
         """The series that are told apart."""
         return list(self._book.known)
 
-    def restore(
-        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
-    ) -> None:
+    def restore(self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution],
+                series: Iterable[SeriesKey], edges: Iterable[KnownEdge] = ()) -> None:  # fmt: skip
         """Take the state back as of a commit; `finished` in the order in which they finished."""
-        self._life.restore(watermark_us, open_, finished, series)
+        self._life.restore(watermark_us, open_, finished, series, edges)
 
     def _set_back(self, event: Any, broker_us: int, offset: int) -> None:
         """Date an event at its broker time, since nothing is on the log before it happens, and book the wrong clock."""
@@ -192,12 +190,16 @@ class Tracker:
                 time_us, 0, 0, True,
             )  # fmt: skip
             execution.pending += 1
+            if len(step.parents) > 1:
+                self._life.limit_evidence(execution, step, parents=True)
         elif step.saw_started:
             self._again(tracked, step, event, offset)
             return
         else:
             step.saw_started, step.start_us = True, time_us
-            step.parents = step.parents or parents_of(event.parents)
+            if event.parents and not step.parents:
+                step.parents = parents_of(event.parents)
+                self._life.limit_evidence(execution, step, parents=True)
             if step.status == HEARD_OF:
                 step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
                 step.status = STARTED
@@ -223,6 +225,8 @@ class Tracker:
         elif begun.saw_started:
             execution.pending -= 1
         step = steps[span] = ended(begun, span, event, offset)
+        if step.error_message or len(step.parents) > 1:
+            self._life.limit_evidence(execution, step, parents=begun is None or step.parents is not begun.parents, message=True)
         window = self._book.at(tracked.chain, step.step, step.component, step.end_us, offset)
         window.events += 1
         window.durations_us.append(step.duration_us)
@@ -277,7 +281,7 @@ class Tracker:
         window = self._book.at(tracked.chain, event.step, event.component or event.step, event.time_unix_us, offset)
         window.events += 1
         self._life.revise(execution, offset)
-        found = conformance.ran_again(execution, step, event.time_unix_us, self._life.position(offset))
+        found = conformance.ran_again(execution, step, event, self._life.position(offset))
         self._life.violate(found, execution, window)
 
     def _untracked(self, tracked: Tracked, event: StepStarted | StepCompleted | StepFailed, offset: int) -> None:
@@ -316,23 +320,24 @@ class Tracker:
     def _on_log(self, event: LogObserved, offset: int) -> None:
         in_step = event.chain is not None and event.step is not None
         chain = self._life.chain(event.tenant, (event.chain or "") if in_step else "")
-        self._book.at(
-            chain, (event.step or "") if in_step else "", event.component, event.time_unix_us, offset
-        ).events += 1  # fmt: skip
+        name = (event.step or "") if in_step else ""
+        self._book.at(chain, name, event.component, event.time_unix_us, offset).events += 1
         tracked = self._life.executions.get((event.tenant, event.execution or ""))
         if tracked is None or not event.span:
             return
-        steps = tracked.execution.steps
+        steps, statement = tracked.execution.steps, f"{event.level.upper()} {event.template}"
         step = steps.get(event.span)
+        full = len(steps) >= self._limits.max_steps if step is None else len(step.logs) >= self._limits.max_logs
+        if full or (step is not None and statement in step.logs):
+            return
+        if not has_room(tracked.execution, statement, self._limits.max_evidence):
+            self._life.out.count("evidence_over_limit")
+            return
         if step is None:
-            if len(steps) >= self._limits.max_steps:
-                return
             step = steps[event.span] = Step(event.span, event.step or "", event.component, offset, status=HEARD_OF)
-        statement = f"{event.level.upper()} {event.template}"
-        if statement not in step.logs and len(step.logs) < self._limits.max_logs:
-            step.logs.append(statement)
-            self._life.out.touch(tracked)
-            self._life.revise(tracked.execution, offset)
+        step.logs.append(statement)
+        self._life.out.touch(tracked)
+        self._life.revise(tracked.execution, offset)
 
     def _on_sample(self, event: ResourceSampled, offset: int) -> None:
         window = self._book.at(self._life.chain(event.tenant, ""), "", event.component, event.time_unix_us, offset)

@@ -40,10 +40,14 @@ EdgeWindows = dict[tuple[Edge, int], EdgeTotals]
 """By edge and window start in µs."""
 
 
-def add_edges(windows: EdgeWindows, x: Execution, start_us: int, under_way: bool) -> None:
-    """Add the edges of a finished execution to a window."""
+def add_edges(windows: EdgeWindows, x: Execution, start_us: int, under_way: bool, known: set[Edge], limit: int) -> None:
+    """Add the edges of a finished execution to a window; once `limit` are known, no further ones."""
     for step in x.steps.values():
         for edge, latency_us in edges_of(x, step):
+            if edge not in known:
+                if len(known) >= limit:
+                    continue
+                known.add(edge)
             totals = windows.setdefault((edge, start_us), EdgeTotals())
             totals.count += 1
             totals.failed += step.status == FAILED

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct, field
 
 from schemas.internal import Delta
+from streams.booking import MAX_INDICATORS, first_by_name
 
 Context = tuple[str, str, str]
 """(chain, step, component)"""
@@ -25,7 +26,7 @@ class MemorySettings(Struct, frozen=True):
     max_contexts: int = 2_000
     """Further contexts are not ranked (they are still counted by health), until others are forgotten."""
     max_indicators: int = 128
-    """Distinct indicators remembered per context; the rarest is forgotten."""
+    """Distinct indicators in normal, per context; the rarest is forgotten. A recent window holds `MAX_INDICATORS`."""
     forget_us: int = 7 * 86_400_000_000
     """A context unseen for so long is forgotten,"""
     crowded_us: int = 3_600_000_000
@@ -172,6 +173,7 @@ class Memory:
         if counts is None:
             counts = memory.recent[start][context[:2]] = Counts(delta.chain, delta.step)
         counts.add(delta)
+        counts.indicators = first_by_name(counts.indicators, MAX_INDICATORS)
         self._dirty[delta.component, start] = None
         return counts
 

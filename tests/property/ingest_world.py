@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agents.ingest_state import _note
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
+from streams.booking import KnownEdge
 from streams.events import decode_chunk
 from streams.lifecycle import ExecutionKey
 from streams.limits import Limits
@@ -63,25 +64,45 @@ def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25, ids: boo
 
 
 @st.composite
+def arrays(draw: st.DrawFn, size: int = 25) -> tuple[list[Record], list[Record]]:
+    """A log of arrays, and the same events one per record."""
+    packed, single, at = [], [], 0
+    log = [(b"{}" if value == b"{" else value, at_us) for value, at_us in draw(logs(size=size))]
+    while at < len(log):
+        run = log[at : at + draw(st.integers(1, 6))]
+        at_us, at = run[-1][1], at + len(run)
+        values = [value for value, _ in run]
+        one = len(run) == 1 and draw(st.booleans())
+        packed.append((values[0] if one else b"[%b]" % b", ".join(values), at_us))
+        single += [(value, at_us) for value in values]
+    return packed, single
+
+
+@st.composite
 def _events(draw: st.DrawFn, kinds: Sequence[str], ids: bool) -> dict[str, Any]:
     kind = draw(st.sampled_from(kinds))
     event: dict[str, Any] = {
         "type": kind, "chain": draw(st.sampled_from(["abc", "free"])), "execution": draw(st.sampled_from("efg")),
     }  # fmt: skip
+    if draw(st.integers(0, 3)) == 0:
+        event["tenant"] = draw(st.sampled_from(["t", "u"]))
     event["execution"] += event["chain"]
     if kind.startswith("step"):
         step = draw(st.sampled_from("aabbcox"))
         event |= {"step": step, "component": step.upper(), "attempt": draw(st.sampled_from([1, 1, 2]))}
         if draw(st.booleans()):
-            event["parents"] = [{"span": draw(st.sampled_from(["a#1", "b#1", "b#2", "?"]))}]
+            spans = draw(st.lists(st.sampled_from(["a#1", "b#1", "b#2", "?"]), min_size=1, max_size=3))
+            event["parents"] = [{"span": span} for span in spans]
     if kind in ("step.completed", "step.failed"):
         event["duration_us"] = draw(st.sampled_from([0, 10, 31, 200])) * MS
         if ids and draw(st.booleans()):
             event["id"] = draw(st.sampled_from("xy"))
     if kind.endswith("failed"):
         event["error_type"] = "Boom"
+        if draw(st.booleans()):
+            event["error_message"] = "it broke"
     if kind == "log.observed":
-        event |= {"component": "A", "level": "error", "template": "x", "span": draw(st.sampled_from(["a#1", "b#1"]))}
+        event |= {"component": "A", "level": "error", "template": draw(st.sampled_from("xyz")), "span": draw(st.sampled_from(["a#1", "b#1"]))}
     return event
 
 
@@ -93,11 +114,13 @@ class World:
         self.tracker = self._fresh()
         self.changelog: dict[ExecutionKey, bytes] = {}
         self.series: list[tuple[str, str, str, str]] = []
+        self.known_edges: list[KnownEdge] = []
         self.traces: list[tuple[int, list[bytes]]] = []
         self.violations: set[str] = set()
         self.deltas: dict[tuple[str, str, str, str, int], Delta] = {}
         self.edges: dict[tuple[str, ...], EdgeDelta] = {}
-        self.refused: list[tuple[int, str]] = []
+        self.refused: list[tuple[tuple[int, int], str]] = []
+        """(offset, which event of that record), stage"""
 
     def _fresh(self) -> Tracker:
         return Tracker("events", 0, RuleBook([DEFINITION]), self.limits)
@@ -105,9 +128,11 @@ class World:
     def apply(self, log: Sequence[Record]) -> None:
         """Apply a chunk."""
         start = self.tracker.next_offset
-        offsets = list(range(start, start + len(log)))
-        refused = self.tracker.apply(decode_chunk([value for value, _ in log]), offsets, [at for _, at in log])
-        self.refused += [(offset, reason.stage) for offset, reason in refused]
+        decoded = decode_chunk([value for value, _ in log])
+        offsets = decoded.spread(list(range(start, start + len(log))))
+        refused = self.tracker.apply(decoded.events, offsets, decoded.spread([at for _, at in log]))
+        for number, reason in refused:
+            self.refused.append(((offsets[number], number - offsets.index(offsets[number])), reason.stage))
 
     def commit(self) -> None:
         """End a transaction."""
@@ -137,6 +162,7 @@ class World:
             else:
                 self.changelog.pop(tracked.key, None)
         self.series += out.new_series
+        self.known_edges += out.new_edges
 
     def restart(self) -> None:
         """Go on in another process, from what the last transaction left."""
@@ -148,13 +174,13 @@ class World:
             for value in batch:
                 _note(newest, msgspec.json.decode(value, type=Execution))
         finished = sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
-        self.tracker.restore(old.watermark_us, open_, finished, self.series)
+        self.tracker.restore(old.watermark_us, open_, finished, self.series, self.known_edges)
         self.tracker.next_offset, self.tracker.clock = old.next_offset, old.clock
 
-    def finished(self) -> dict[tuple[str, str, int], Execution]:
+    def finished(self) -> dict[tuple[str, str, int, int], Execution]:
         """The last word on every execution that is over."""
         batches = (msgspec.json.decode(value, type=Execution) for _, batch in self.traces for value in batch)
-        return {(x.tenant, x.execution, x.first_offset): x for x in batches}
+        return {(x.tenant, x.execution, x.first_offset, x.ordinal): x for x in batches}
 
 
 def run(log: Sequence[Record], cuts: Sequence[int] = (), takes: Sequence[int] = (), restarts: Sequence[int] = (), limits: Limits = LIMITS) -> World:

@@ -19,6 +19,7 @@ def tight(draw: st.DrawFn) -> Limits:
     few = st.integers(1, 4)
     return msgspec.structs.replace(
         LIMITS, max_open=draw(few), max_finished=draw(few), max_steps=draw(few), max_series=draw(st.integers(1, 6)),
+        max_evidence=draw(st.sampled_from([0, 8, 300, 1_000])), max_logs=draw(few),
         linger_us=draw(st.sampled_from([0, 500 * MS, 600_000 * MS])),
     )  # fmt: skip
 
@@ -32,7 +33,7 @@ def test_any_restart_gives_the_same_where_limits_are_reached(
 
 
 @settings(max_examples=50, deadline=None)
-@given(logs(size=40), tight(), CUTS)
+@given(logs(ANY, size=40), tight(), CUTS)
 def test_the_oracle_agrees_where_limits_are_reached(log: list[Record], limits: Limits, takes: list[int]) -> None:
     assert of_oracle(*truth(log, limits)) == of_world(run(log, takes=takes, limits=limits))
 
