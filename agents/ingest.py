@@ -21,6 +21,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import ingest_output as output
+from agents.ingest_letters import dead_letters
 from agents.ingest_metrics import measure
 from agents.ingest_progress import ProgressDesk
 from agents.ingest_state import load_tracker
@@ -82,7 +83,10 @@ class IngestWorker:
         self._pending: dict[int, output.Pending] = {}
         self._idle: dict[int, float] = {}
         """Per partition read to its end: when it last held something new (monotonic seconds)."""
-        self._records = 0
+        self._events = 0
+        """Applied since the last commit."""
+        self._chunk = CHUNK
+        """How many messages are asked for: those of the last chunk held CHUNK events, about."""
         self._dead_letters = 0
         self._refusals = Refusals(settings.dead_letter_window, settings.dead_letter_ratio)
         self._failure: BaseException | None = None
@@ -107,13 +111,13 @@ class IngestWorker:
         next_commit = time.monotonic() + self.settings.commit_interval_s
         try:
             while not self._stopping:
-                messages = self._consumer.consume(CHUNK, POLL_S)
+                messages = self._consumer.consume(self._chunk, POLL_S)
                 if self._failure is not None:
                     raise self._failure
                 self._take(messages)
                 self._progress.answer()
                 now = time.monotonic()
-                if now >= next_commit or self._records >= self.settings.commit_events:
+                if now >= next_commit or self._events >= self.settings.commit_events:
                     self._commit(now)
                     next_commit = now + self.settings.commit_interval_s
             self._commit(time.monotonic())
@@ -148,16 +152,18 @@ class IngestWorker:
     def _apply(self, partition: int, chunk: list[Message]) -> None:
         self._idle.pop(partition, None)
         tracker = self.trackers[partition]
-        events = decode_chunk(list(map(Message.value, chunk)))
+        decoded = decode_chunk(list(map(Message.value, chunk)))
         offsets = cast(list[int], list(map(Message.offset, chunk)))
-        refused = tracker.apply(events, offsets, [at_ms * 1000 for _, at_ms in map(Message.timestamp, chunk)])
+        broker_us = [at_ms * 1000 for _, at_ms in map(Message.timestamp, chunk)]
+        refused = tracker.apply(decoded.events, decoded.spread(offsets), decoded.spread(broker_us))
         pending = self._pending.setdefault(partition, output.Pending())
-        pending.records += len(chunk)
-        self._records += len(chunk)
+        events = len(decoded.events)
+        pending.events += events
+        self._events += events
+        self._chunk = max(1, CHUNK * len(chunk) // events)
         if refused:
-            by_offset = dict(zip(offsets, chunk, strict=True))
-            pending.dead.extend((by_offset[offset], reason) for offset, reason in refused)
-        if self._refusals.add(partition, len(chunk), len(refused)):
+            pending.dead += dead_letters(chunk, decoded, refused)
+        if self._refusals.add(partition, events, len(refused)):
             raise TooManyDeadLetters(self._refusals.sentence(self.topic))
 
     def _on_error(self, message: Message) -> None:
@@ -180,7 +186,7 @@ class IngestWorker:
 
     def _commit(self, now: float) -> None:
         """Publish what has come together: (1) results, changelog, dead letters, ticks, (2) offsets, (3) commit."""
-        self._records = 0
+        self._events = 0
         ticks = self._due_ticks(now)
         self._definitions.poll()
         if not self._pending and not ticks:

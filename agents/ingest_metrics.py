@@ -16,12 +16,12 @@ def measure(topic: str, tracker: Tracker, pending: Pending, end: int) -> None:
     counts = pending.out.counts
     for name in LIMIT_COUNTS:
         LIMIT_REACHED.labels(name).inc(counts.get(name, 0))
-    for stage, count in Counter(refused.stage for _, refused in pending.dead).items():
+    for stage, count in Counter(dead.refused.stage for dead in pending.dead).items():
         EVENTS.labels(stage).inc(count)
     duplicates, ticks = counts.get("duplicates", 0), counts.get("ticks", 0)
     EVENTS.labels("duplicate").inc(duplicates)
     EVENTS.labels("tick").inc(ticks)
-    EVENTS.labels("applied").inc(pending.records - len(pending.dead) - duplicates - ticks)
+    EVENTS.labels("applied").inc(pending.events - len(pending.dead) - duplicates - ticks)
     for kind, count in Counter(violation.type for violation in pending.out.violations).items():
         VIOLATIONS.labels(kind).inc(count)
     for status, count in Counter(x.status for x in pending.out.finished.values() if not x.revision).items():

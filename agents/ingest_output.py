@@ -6,16 +6,16 @@ from zlib import crc32
 
 import msgspec
 import orjson
-from confluent_kafka import Message, Producer
+from confluent_kafka import Producer
 
+from agents.ingest_letters import Dead
 from agents.messages import MAX_BYTES, fitting, halve_list, halve_slices
 from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
 from connectors.telemetry import RECORDS_OUT
 from schemas import topics
 from schemas.internal import Execution, Partial, PartitionState, Slice, TraceBatch
-from schemas.operations import DataLoss, DeadLetter
-from streams.events import Refused
+from schemas.operations import DataLoss
 from streams.ids import derived_id, key_of
 from streams.lifecycle import Output
 from streams.tracker import Tracker
@@ -33,8 +33,8 @@ TICK_HEADERS: Headers = [("flowchain-tick", b"1")]
 class Pending:
     """What a source partition has waiting for the next commit, beside what its tracker holds."""
 
-    records: int = 0
-    dead: list[tuple[Message, Refused]] = field(default_factory=list)
+    events: int = 0
+    dead: list[Dead] = field(default_factory=list)
     lost: list[tuple[int, int]] = field(default_factory=list)
     """Offsets that were gone, both included: retention may overtake a worker again before it commits."""
     waiting_for: list[int] = field(default_factory=list)
@@ -55,10 +55,10 @@ def publish(
     _traces(producer, settings, source, tracker, list(out.finished.values()))
     for violation in out.violations:
         producer.produce(settings.topic(topics.VIOLATIONS.name), violation.encode(), violation.tenant)
-    for message, refused in pending.dead:
+    for dead in pending.dead:
         producer.produce(
-            settings.topic(topics.EVENTS_DLQ.name), _kept(message), message.key(), tracker.partition,
-            headers=letter_headers(headers_of(message), _letter(message, refused)),
+            settings.topic(topics.EVENTS_DLQ.name), _kept(dead.value), dead.message.key(), tracker.partition,
+            headers=letter_headers(headers_of(dead.message), dead.letter()),
         )  # fmt: skip
     RECORDS_OUT.labels(topics.VIOLATIONS.name).inc(len(out.violations))
     RECORDS_OUT.labels(topics.EVENTS_DLQ.name).inc(len(pending.dead))
@@ -118,16 +118,8 @@ def _traces(
             RECORDS_OUT.labels(topics.TRACES.name).inc()
 
 
-def _kept(message: Message) -> bytes | None:
-    value = message.value()
+def _kept(value: bytes | None) -> bytes | None:
     return value if value is None else value[:MAX_LETTER_BYTES]
-
-
-def _letter(message: Message, refused: Refused) -> DeadLetter:
-    return DeadLetter(
-        topic=message.topic() or "", partition=message.partition() or 0, offset=message.offset() or 0,
-        stage=refused.stage, reason=refused.reason,
-    )  # fmt: skip
 
 
 def _data_loss(

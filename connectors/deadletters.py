@@ -16,7 +16,7 @@ from schemas.topics import EVENTS_DLQ, Topic
 
 PREFIX = "__connect.errors."
 REASON = "exception.message"
-NUMBERS = ("partition", "offset", "letter_offset")
+NUMBERS = ("partition", "offset", "index", "letter_offset")
 Headers = list[tuple[str, str | bytes | None]]
 LetterId = tuple[int, int]
 """(partition, offset) of a dead letter in its topic."""

@@ -12,8 +12,9 @@ from connectors.producers import TIMEOUT_S, transactional_producer
 from connectors.settings import Settings
 from connectors.topics import partition_counts
 from schemas.internal import PartitionState
+from schemas.operations import DeadLetter
 from schemas.topics import EVENTS, EVENTS_DLQ, OPEN_EXECUTIONS
-from streams.events import Refused, decode_record
+from streams.events import Event, Refused, decode_message
 
 PER_TRANSACTION = 1_000
 PARTITION_STATE = b"p"
@@ -42,14 +43,16 @@ class Gate:
             return "foreign: it is no dead letter of FlowChain"
         if stored.letter.partition >= self._partitions:
             return f"the events topic has no partition {stored.letter.partition}"
-        event = decode_record(stored.value)
+        return next(filter(None, (self._why_no_event(event, stored.letter) for event in decode_message(stored.value))), None)
+
+    def _why_no_event(self, event: Event | Refused, letter: DeadLetter) -> str | None:
         if isinstance(event, Refused):
             return f"{event.stage}: {event.reason}"
         limits, time_us = self._settings.limits, event.time_unix_us
         ahead_us = time_us - time.time_ns() // 1000
         if ahead_us > limits.future_us:
             return f"future: {ahead_us / 1e6:.0f} s ahead of the clock, and {self._settings.future_s:g} are allowed (future_s)"
-        behind_us = self._watermark_us(stored.letter.partition) - time_us
+        behind_us = self._watermark_us(letter.partition) - time_us
         if behind_us > limits.grace_us:
             return f"late: {behind_us / 1e6:.0f} s behind its partition, and {self._settings.grace_s:g} are allowed (grace_s)"
         return None

@@ -1,5 +1,6 @@
-"""What services emit to `flowchain.events.v1`: one JSON object per event, key = execution id.
+"""What services emit to `flowchain.events.v1`: JSON objects, one per message or several in an array; key = execution id.
 
+An array is the same as its events one after the other in messages of their own: each stands and falls by itself.
 These models are the contract. Ingest decodes with the Structs of `streams/events.py`, which are held to the same
 verdict on any input by a property test.
 """
@@ -164,3 +165,7 @@ ChainEvent = Annotated[
 ]
 CHAIN_EVENT: TypeAdapter[ChainEvent] = TypeAdapter(ChainEvent)
 """Validates one event: `CHAIN_EVENT.validate_json(value)`."""
+CHAIN_MESSAGE: TypeAdapter[ChainEvent | list[ChainEvent]] = TypeAdapter(
+    ChainEvent | Annotated[list[ChainEvent], Field(min_length=1)]
+)
+"""Validates the value of a message: an event, or several in an array."""

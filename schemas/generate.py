@@ -20,7 +20,7 @@ from schemas import topics
 from schemas.analysis import Alert, Anomaly, Incident
 from schemas.compatibility import Schema, incompatibilities
 from schemas.definitions import ChainDefinition
-from schemas.events import CHAIN_EVENT
+from schemas.events import CHAIN_MESSAGE
 from schemas.health import DependencyWindow, HealthWindow
 from schemas.internal import Execution, Partial, PartitionState, TraceBatch
 from schemas.operations import DataLoss, DeadLetter, RecoveryAction, RecoveryCommand
@@ -34,7 +34,7 @@ KAFKA_BINDING = "0.5.0"
 SUFFIX = ".schema.json"
 
 MODELS: Mapping[str, TypeAdapter[Any]] = {
-    topics.EVENTS.name: CHAIN_EVENT,
+    topics.EVENTS.name: CHAIN_MESSAGE,
     **{
         topic.name: TypeAdapter(model)
         for topic, model in (

@@ -13,6 +13,7 @@ class DeadLetter(Record):
     topic: Name
     partition: Count
     offset: Count
+    index: Count | None = Field(None, description="which event of the record, where that holds an array; the letter is this event")
     stage: Literal["decode", "validate", "late", "future", "oversize", "null"]
     reason: Annotated[str, Field(max_length=512)] = Field(description="names the field; never holds a value of it")
     disposition: Literal["refused", "redriven"] = "refused"

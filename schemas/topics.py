@@ -32,9 +32,9 @@ class Topic:
 
 
 EVENTS = Topic(
-    "flowchain.events.v1", "execution id (component for resource.sampled)", "ChainEvent",
+    "flowchain.events.v1", "execution id (component for resource.sampled)", "ChainEvent, or an array of them",
     ("services", "ingest (clock.tick)"), ("ingest",),
-    "What services emit: steps, executions, logs, resources.", "source",
+    "What services emit: steps, executions, logs, resources; an execution stays in one partition.", "source",
     # The broker's clock, not the producer's: an event from the future is told by it.
     config={"message.timestamp.type": "LogAppendTime"},
 )
@@ -99,7 +99,7 @@ RECOVERY_ACTIONS = Topic(
     "What was done about an incident and whether it helped.", "analysis", 30 * DAY_MS,
 )
 EVENTS_DLQ = Topic(
-    "dlq.flowchain.events.v1", "the refused record's key", "the refused record's bytes, reason in the headers",
+    "dlq.flowchain.events.v1", "the refused record's key", "the refused record's bytes (of an array: the refused event's), reason in the headers",
     ("ingest",), ("flowchain dlq",),
     "Events that were refused: undecodable, invalid, too late or from the future.", "source", 30 * DAY_MS,
     # With its headers a dead letter is larger than the largest event.

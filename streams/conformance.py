@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from schemas.internal import COMPLETED, FAILED, STARTED, Execution, Step
 from schemas.violations import LogPosition, Violation
+from streams.events import StepEvent
 from streams.limits import Limits
 from streams.rules import ChainRules, StepRule
 from streams.violations import milliseconds, step_violation, violation
@@ -28,11 +29,11 @@ def failed(execution: Execution, step: Step, position: LogPosition) -> Violation
     return step_violation("step.failed", execution, step, detail, position, **facts)
 
 
-def ran_again(execution: Execution, step: Step, time_us: int, position: LogPosition) -> Violation:
+def ran_again(execution: Execution, step: Step, event: StepEvent, position: LogPosition) -> Violation:
     """Return the step.duplicated of a step that ended twice under different event ids."""
     return violation(
-        "step.duplicated", execution, time_us, f"{step.step} ended a second time", step=step.step,
-        component=step.component, instance=f"{step.span}@{position.offset}", position=position,
+        "step.duplicated", execution, event.time_unix_us, f"{step.step} ended a second time", step=step.step,
+        component=step.component, instance=f"{step.span}@{position.offset}/{event.id}", position=position,
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Events as ingest decodes them: msgspec Structs with the verdict of the pydantic contract in `schemas/events.py`.
 
+A message holds one event, or an array of them.
+
 Why twice: a Struct decodes 3 to 5 times faster than a pydantic model, and this is the one place where every event of
 every service passes. A property test holds both to the same verdict on any input.
 """
@@ -7,9 +9,9 @@ every service passes. A property test holds both to the same verdict on any inpu
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate, count
+from itertools import accumulate, chain, count, repeat
 from operator import add, attrgetter, itemgetter
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 import pydantic
@@ -158,14 +160,18 @@ _UNKNOWN_TYPE = re.compile(r"^Invalid value '.*'(?= - at `\$\.type`)", re.DOTALL
 """msgspec quotes the value here, and a reason holds no values."""
 
 MAX_RECORD_BYTES = 262_144
-"""A larger record is refused: with 32 attributes and 256 parents an event stays below a tenth of this."""
+"""A larger record is refused: with 32 attributes and 256 parents an event stays below a tenth of this, and an array of some
+hundred events too."""
+_EMPTY = Refused("validate", "the array holds no event")
 
-_OPENING, _CLOSING = frozenset(b"{"), frozenset(b"}")
+_OPENING, _CLOSING, _OBJECT = frozenset(b"{["), frozenset(b"}]"), frozenset(b"{")
+_BLANKS = b" \t\r\n"
 _first, _last = itemgetter(0), itemgetter(-1)
 
-_decoder = msgspec.json.Decoder(Event)
-_decode_lines: Callable[[bytes], list[Event]] = _decoder.decode_lines
-_decode_one: Callable[[bytes], Event] = _decoder.decode
+_decode_lines: Callable[[bytes], list[Event | list[Event]]] = msgspec.json.Decoder(Event | list[Event]).decode_lines
+_decode_one: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
+_split: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
+T = TypeVar("T")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPED = re.compile(rb"\\(?:[bfnrt]|u00[0-7])")
@@ -183,40 +189,60 @@ _texts: dict[type, Callable[[Any], Iterable[str | None]]] = {
 }
 
 
-def decode_chunk(values: Sequence[bytes | None]) -> list[Event | Refused]:
-    """Return an Event or the reason of its refusal per value, in order.
+class Decoded(NamedTuple):
+    """What the values of a chunk hold: their events in order, refusals in their places."""
 
-    The whole chunk is decoded in one call, a line per record; only when that fails, record by record. The line end
-    between a record that ends with } and one that begins with { can lie inside of no JSON value: so every record holds
-    whole values, and as many events as records mean one each.
+    events: list[Event | Refused]
+    sizes: list[int] | None
+    """How many of each value; None = one each."""
+
+    def spread(self, of_values: list[T]) -> list[T]:
+        """Return what belongs to each value once per event of it."""
+        return of_values if self.sizes is None else list(chain.from_iterable(map(repeat, of_values, self.sizes)))
+
+
+def decode_chunk(values: Sequence[bytes | None]) -> Decoded:
+    """Return the events of the values, each an event or an array of events, and the reason in the place of each that is none.
+
+    The whole chunk is decoded in one call, a line per value; only when that fails, value by value. The line end between a
+    value that ends with } or ] and one that begins with { or [ can lie inside of no JSON: so every value holds whole
+    documents, and as many documents as values mean one each.
     """
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type]
-        events: list[Any] = _decode_lines(joined)
+        found: list[Any] = _decode_lines(joined)
     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
-        return [decode_record(value) for value in values]
-    if len(events) != len(values) or not _objects(values):  # type: ignore[arg-type]
-        return [decode_record(value) for value in values]
-    _refuse_controls(events, values, joined)  # type: ignore[arg-type]
-    return events
+        return _flat([decode_message(value) for value in values])
+    if len(found) != len(values) or not (openings := _openings(values)):  # type: ignore[arg-type]
+        return _flat([decode_message(value) for value in values])
+    _refuse_controls(found, values, joined)  # type: ignore[arg-type]
+    if openings == _OBJECT:
+        return Decoded(found, None)
+    return _flat([(events or [_EMPTY]) if type(events) is list else [events] for events in found])
 
 
-def _refuse_controls(events: list[Any], values: Sequence[bytes], joined: bytes) -> None:
+def _flat(of_values: list[list[Event | Refused]]) -> Decoded:
+    sizes = list(map(len, of_values))
+    return Decoded(list(chain.from_iterable(of_values)), None if sizes.count(1) == len(sizes) else sizes)
+
+
+def _refuse_controls(found: list[Any], values: Sequence[bytes], joined: bytes) -> None:
     """Put refusals in place of the events that hold a control character in a name or an id.
 
-    Only records that hold an escape are looked at: a pattern on every field would cost more than decoding does.
+    Only values that hold an escape are looked at: a pattern on every field would cost more than decoding does.
     """
     if b"\\" not in joined and b"\x7f" not in joined:
         return
     search = _pattern(joined).search
-    found = search(joined)
-    if found is None:
+    match = search(joined)
+    if match is None:
         return
     ends = list(map(add, accumulate(map(len, values)), count(1)))
-    while found is not None:
-        index = bisect_right(ends, found.start())
-        events[index] = _checked(events[index])
-        found = search(joined, ends[index])
+    while match is not None:
+        index = bisect_right(ends, match.start())
+        events = found[index]
+        found[index] = list(map(_checked, events)) if type(events) is list else _checked(events)
+        match = search(joined, ends[index])
 
 
 def _pattern(value: bytes) -> re.Pattern[bytes]:
@@ -234,18 +260,37 @@ def _checked(event: Event) -> Event | Refused:
     return event
 
 
-def _objects(values: Sequence[bytes]) -> bool:
-    """Return whether each value begins and ends like a JSON object, and none is too large."""
-    return (
-        min(map(len, values), default=1) > 0
-        and max(map(len, values), default=0) <= MAX_RECORD_BYTES
-        and set(map(_first, values)) <= _OPENING
-        and set(map(_last, values)) <= _CLOSING
-    )
+def _openings(values: Sequence[bytes]) -> set[int]:
+    """Return what the values begin with; nothing unless each begins and ends like a JSON object or array, and none is too large."""
+    if min(map(len, values), default=0) == 0 or max(map(len, values)) > MAX_RECORD_BYTES:
+        return set()
+    openings = set(map(_first, values))
+    return openings if openings <= _OPENING and set(map(_last, values)) <= _CLOSING else set()
+
+
+def decode_message(value: bytes | None) -> list[Event | Refused]:
+    """Return the events of one value, each or its refusal; one refusal where the value as a whole is no JSON."""
+    try:
+        parts = split_array(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return [Refused("decode", f"not JSON: {error}"[:512])]
+    if parts is None:
+        return [decode_record(value)]
+    return [decode_record(part) for part in parts] or [_EMPTY]
+
+
+def split_array(value: bytes | None) -> list[bytes] | None:
+    """Return the events of an array as they stand in it; None where the value is no array, or is refused for its size.
+
+    Raises msgspec.DecodeError where it is no JSON.
+    """
+    if value is None or len(value) > MAX_RECORD_BYTES or not value.lstrip(_BLANKS).startswith(b"["):
+        return None
+    return list(map(bytes, _split(value)))
 
 
 def decode_record(value: bytes | None) -> Event | Refused:
-    """Return the event of one record's value, or why it is none."""
+    """Return the event that a value or an item of an array is, or why it is none."""
     if value is None:
         return Refused("null", "the record has no value")
     if len(value) > MAX_RECORD_BYTES:

@@ -25,6 +25,8 @@ ExecutionKey = tuple[str, str]
 """(tenant, execution id)"""
 SPARE = 10_000
 """So many more than are needed may be held, so that they are not looked through too often."""
+RunKey = tuple[int, int]
+"""(first offset, ordinal): an execution that comes again after it was forgotten is another one."""
 
 
 class Tracked:
@@ -58,8 +60,8 @@ class Output(Struct):
     slices: list[Slice] = field(default_factory=list)
     """What it adds to the windows, cut where the watermark passed a multiple of `Limits.slice_us`."""
     violations: list[Violation] = field(default_factory=list)
-    finished: dict[int, Execution] = field(default_factory=dict)
-    """By first offset; also those that changed after they had been finished."""
+    finished: dict[RunKey, Execution] = field(default_factory=dict)
+    """Also those that changed after they had been finished."""
     touched: list[Tracked] = field(default_factory=list)
     """Executions that may have changed."""
     new_series: list[SeriesKey] = field(default_factory=list)
@@ -77,6 +79,11 @@ class Output(Struct):
         if not tracked.touched:
             tracked.touched = True
             self.touched.append(tracked)
+
+
+def run_of(execution: Execution) -> RunKey:
+    """Return what tells one run of an execution from all other executions of its source partition."""
+    return execution.first_offset, execution.ordinal
 
 
 class Lifecycle:
@@ -103,6 +110,8 @@ class Lifecycle:
         self._finished: deque[Tracked] = deque()
         self._opened: deque[Tracked] = deque()
         """In the order in which they were opened, also some that are not open any more."""
+        self._begun = (-1, 0)
+        """(offset, ordinal) of the execution that began last."""
 
     def take(self) -> Output:
         """Return what has come together since the last call."""
@@ -139,7 +148,7 @@ class Lifecycle:
         for execution in finished:
             if execution.finished_us + self._limits.linger_us > self._now_us:
                 self._remember(self._track(execution))
-        for execution in sorted(open_, key=lambda x: x.first_offset):
+        for execution in sorted(open_, key=run_of):
             tracked = self._track(execution)
             tracked.logged, tracked.in_order = True, not execution.steps
             self._hold(tracked)
@@ -174,6 +183,7 @@ class Lifecycle:
         execution = Execution(
             event.tenant, event.chain, event.execution, offset, offset, user=event.user or "", tier=event.tier or "",
             chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us, component=event.component or "",
+            ordinal=self._ordinal(offset),
         )  # fmt: skip
         tracked = self._track(execution)
         self._hold(tracked)
@@ -206,7 +216,7 @@ class Lifecycle:
         """
         now_us = self._now_us
         while self.timers.next_us <= now_us:
-            for tracked in sorted(self.timers.due(now_us), key=_first_offset):
+            for tracked in sorted(self.timers.due(now_us), key=_beginning):
                 if self.executions.get(tracked.key) is tracked:
                     self._look(tracked, now_us)
 
@@ -234,7 +244,7 @@ class Lifecycle:
         if execution.finished_us:
             execution.revision += 1
             execution.last_offset = offset
-            self.out.finished[execution.first_offset] = execution
+            self.out.finished[run_of(execution)] = execution
 
     def violate(self, found: Violation, execution: Execution, window: Window) -> None:
         """Publish a violation and book it."""
@@ -292,7 +302,7 @@ class Lifecycle:
         del self.executions[tracked.key]
         execution.finished_us = self.watermark_us
         self._remember(tracked)
-        self.out.finished[execution.first_offset] = execution
+        self.out.finished[run_of(execution)] = execution
 
     def _remember(self, tracked: Tracked) -> None:
         self.executions[tracked.key] = tracked
@@ -319,6 +329,12 @@ class Lifecycle:
         self._opened.append(tracked)
         self.open += 1
 
+    def _ordinal(self, offset: int) -> int:
+        """Return how many executions the record has begun before this one."""
+        last, ordinal = self._begun
+        self._begun = offset, ordinal + 1 if offset == last else 0
+        return self._begun[1]
+
     def _track(self, execution: Execution) -> Tracked:
         key = (execution.tenant, execution.execution)
         return Tracked(key, execution, self.chain(execution.tenant, execution.chain))
@@ -336,5 +352,5 @@ class Lifecycle:
             self.out.violations.append(found)
 
 
-def _first_offset(tracked: Tracked) -> int:
-    return tracked.execution.first_offset
+def _beginning(tracked: Tracked) -> RunKey:
+    return run_of(tracked.execution)

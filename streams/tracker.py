@@ -5,6 +5,7 @@ counted. This is the hot path: every event of every service passes `Tracker.appl
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import length_hint
 from typing import Any
 
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
@@ -31,7 +32,7 @@ from streams.steps import RESOURCES, ended, parents_of
 from streams.timers import NEVER_US
 
 Refusal = tuple[int, Refused]
-"""(offset, reason)"""
+"""(number of the event among those applied, reason)"""
 SAW = {
     ExecutionStarted: conformance.SAW_STARTED,
     ExecutionCompleted: conformance.SAW_COMPLETED,
@@ -69,7 +70,7 @@ class Tracker:
     # -- what the shell calls -------------------------------------------------------------------------------------
 
     def apply(self, events: Sequence[Event | Refused], offsets: Sequence[int], broker_us: Sequence[int]) -> list[Refusal]:
-        """Apply decoded records in log order; `broker_us` is each record's broker time. Return what was refused."""
+        """Apply the events of whole records in log order, each with its record's offset and broker time; return what was refused."""
         life, followed, limits = self._life, self._followed, self._limits
         life.refresh_rules()
         executions, touched = life.executions, life.out.touched
@@ -77,16 +78,17 @@ class Tracker:
         watermark_us = life.watermark_us
         refused: list[Refusal] = []
         event: Any
-        for event, offset, at_us in zip(events, offsets, broker_us, strict=True):
+        ahead = iter(events)  # how many are left says which one was refused: cheaper than counting them
+        for event, offset, at_us in zip(ahead, offsets, broker_us, strict=True):
             kind = type(event)
             if kind is Refused:
-                refused.append((offset, event))
+                refused.append((len(events) - length_hint(ahead) - 1, event))
                 continue
             time_us = event.time_unix_us
             if time_us > watermark_us:
                 if time_us > at_us + limits.future_us:
                     why = f"time_unix_us is more than {limits.future_us} µs ahead of the broker"
-                    refused.append((offset, Refused("future", why)))
+                    refused.append((len(events) - length_hint(ahead) - 1, Refused("future", why)))
                     continue
                 if time_us > at_us + limits.ahead_us:
                     self._set_back(event, at_us, offset)
@@ -99,7 +101,7 @@ class Tracker:
                         life.run_timers()
             elif time_us < watermark_us - limits.grace_us and kind is not ClockTick:
                 why = f"time_unix_us is more than {limits.grace_us} µs behind the watermark"
-                refused.append((offset, Refused("late", why)))
+                refused.append((len(events) - length_hint(ahead) - 1, Refused("late", why)))
                 continue
             handle = followed.get(kind)
             if handle is None:
@@ -279,7 +281,7 @@ class Tracker:
         window = self._book.at(tracked.chain, event.step, event.component or event.step, event.time_unix_us, offset)
         window.events += 1
         self._life.revise(execution, offset)
-        found = conformance.ran_again(execution, step, event.time_unix_us, self._life.position(offset))
+        found = conformance.ran_again(execution, step, event, self._life.position(offset))
         self._life.violate(found, execution, window)
 
     def _untracked(self, tracked: Tracked, event: StepStarted | StepCompleted | StepFailed, offset: int) -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from infra.verification import promises
 from infra.verification.edges import Edge, EdgeWindows, add_edges
-from infra.verification.steps import add_samples, add_step, end_step, keep, opened, parents_of
+from infra.verification.steps import Run, add_samples, add_step, end_step, keep, opened, parents_of, run_of
 from infra.verification.windows import OVERFLOW, Book, Series, Totals
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
 from schemas.violations import LogPosition, Violation
@@ -60,15 +60,16 @@ class Oracle:
         self.watermark_us = 0
         self.committed_watermark_us = 0
         self.counts = {"records": 0, "ticks": 0, "duplicates": 0}
-        self.dead: dict[int, str] = {}
-        """Stage of refusal by offset."""
+        self.dead: dict[tuple[int, int], str] = {}
+        """Stage of refusal by (offset, which event of that record)."""
         self.violations: list[tuple[int, Violation]] = []
         """(offset of the record that led to it, violation)"""
-        self.finished: dict[int, Finished] = {}
-        """By first offset: an execution that comes again after it was forgotten is another one."""
+        self.finished: dict[Run, Finished] = {}
+        """An execution that comes again after it was forgotten is another one."""
         self._topic, self._partition, self._committed = topic, partition, committed
         self._rules, self._limits, self._book, self._edges = rules, limits, book, edges
-        self._offset = 0
+        self._offset, self._index, self._begun = -1, 0, 0
+        """The record, which event of it, and how many executions have begun in it."""
         self._open: dict[Key, Execution] = {}
         self._remembered: dict[Key, Execution] = {}
         self._looks: dict[Key, int] = {}
@@ -78,7 +79,7 @@ class Oracle:
         self._tenants: set[str] = set()
         """Those with a series of their own."""
         self._known_edges: set[Edge] = set()
-        self._changed: dict[int, int] = {}
+        self._changed: dict[Run, int] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             StepStarted: self._step_started, StepCompleted: self._step_ended, StepFailed: self._step_ended,
             ExecutionStarted: self._execution_event, ExecutionCompleted: self._execution_event,
@@ -87,15 +88,19 @@ class Oracle:
         }  # fmt: skip
 
     def apply(self, offset: int, broker_us: int, event: Event | Refused) -> None:
-        """Apply the next record of the log; `broker_us` is the broker's time of it."""
-        self._offset = offset
-        self.counts["records"] += 1
+        """Apply the next event of the log: of the record before, or of the next one; `broker_us` is the broker's time of it."""
+        if offset == self._offset:
+            self._index += 1
+        else:
+            self._offset, self._index, self._begun = offset, 0, 0
+            self.counts["records"] += 1
+        place = offset, self._index
         if isinstance(event, Refused):
-            self.dead[offset] = event.stage
+            self.dead[place] = event.stage
         elif event.time_unix_us > max(self.watermark_us, broker_us + self._limits.future_us):
-            self.dead[offset] = "future"
+            self.dead[place] = "future"
         elif event.time_unix_us < self.watermark_us - self._limits.grace_us and type(event) is not ClockTick:
-            self.dead[offset] = "late"
+            self.dead[place] = "late"
         else:
             if event.time_unix_us > max(self.watermark_us, broker_us + self._limits.ahead_us):
                 self._date_back(event, broker_us)
@@ -179,7 +184,7 @@ class Oracle:
         self._touch(x)
         if step is not None:
             facts = {"step": step.step, "component": step.component, "position": self._position()}
-            instance = f"{step.span}@{self._offset}"
+            instance = f"{step.span}@{self._offset}/{event.id}"
             self._violate(promises.broken("step.duplicated", x, event.time_unix_us, instance=instance, **facts), x, totals)
 
     def _execution_event(self, event: ExecutionStarted | ExecutionCompleted | ExecutionFailed) -> None:
@@ -237,7 +242,8 @@ class Oracle:
         key = (event.tenant, event.execution)
         x = self._known(key)
         if x is None:
-            x = self._open[key] = opened(event, self._offset)
+            x = self._open[key] = opened(event, self._offset, self._begun)
+            self._begun += 1
             if len(self._open) > self._limits.max_open:
                 self._finish(next(iter(self._open.values())), "abandoned")
         if not x.finished_us:
@@ -265,7 +271,7 @@ class Oracle:
         """
         if x.finished_us:
             x.revision += 1
-            x.last_offset = self._changed[x.first_offset] = self._offset
+            x.last_offset = self._changed[run_of(x)] = self._offset
         elif earlier or (x.tenant, x.execution) not in self._looks:
             self._plan(x)
 
@@ -290,7 +296,7 @@ class Oracle:
         del self._open[key]
         self._looks.pop(key, None)
         x.finished_us = self.watermark_us
-        self._changed[x.first_offset] = self._offset
+        self._changed[run_of(x)] = self._offset
         self._remembered[key] = x
         heappush(self._agenda, (x.finished_us + self._limits.linger_us, key))
         if len(self._remembered) > self._limits.max_finished:
@@ -299,7 +305,7 @@ class Oracle:
     def _forget(self, key: Key) -> None:
         x = self._remembered.pop(key)
         x.pending = promises.pending(x)
-        self.finished[x.first_offset] = Finished(encode(x), self._changed.pop(x.first_offset))
+        self.finished[run_of(x)] = Finished(encode(x), self._changed.pop(run_of(x)))
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -311,7 +317,7 @@ class Oracle:
         now_us = time_us - self._limits.lateness_us
         now_us -= now_us % STEP_US
         while due := self._due(now_us):
-            for x in sorted(due, key=lambda x: x.first_offset):
+            for x in sorted(due, key=run_of):
                 key = (x.tenant, x.execution)
                 if not x.finished_us:
                     self._look(x, now_us)

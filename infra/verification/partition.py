@@ -43,8 +43,8 @@ class Truth:
     edges: EdgeWindows = field(default_factory=dict)
     watermark_us: int = 0
     """As of the last commit; 0 without events."""
-    dead: dict[int, str] = field(default_factory=dict)
-    """Stage of refusal by offset."""
+    dead: dict[tuple[int, int], str] = field(default_factory=dict)
+    """Stage of refusal by offset, and by which event of that record."""
     violations: list[tuple[str, bytes, bool]] = field(default_factory=list)
     """(id, record as it is compared, whether what it follows from is committed)"""
     tallies: dict[str, Tally] = field(default_factory=lambda: {kind: Tally(kind) for kind in KINDS})
@@ -83,8 +83,8 @@ def _fold(settings: Settings, at: Snapshot, truth: Truth) -> Oracle:
     committed, rules = at.committed.get(number, 0), RuleBook(read_definitions(settings), settings.max_definitions)
     oracle = Oracle(name, number, rules, settings.limits, truth.book, truth.edges, committed)
     for chunk in _chunks(_records(settings, name, number, *at.events[number])):
-        events = decode_chunk([value for _, _, value in chunk])
-        for (offset, broker_us, _), event in zip(chunk, events, strict=True):
+        decoded = decode_chunk([value for _, _, value in chunk])
+        for (offset, broker_us, _), event in zip(decoded.spread(chunk), decoded.events, strict=True):
             oracle.apply(offset, broker_us, event)
     oracle.end()
     truth.counts.update({**oracle.counts, "dead_letters": len(oracle.dead), "open_executions": len(oracle.open)})

@@ -11,6 +11,7 @@ from connectors.deadletters import read_dead_letters
 from connectors.log import partitions_held, read_range
 from connectors.settings import Settings
 from infra.verification.compare import Found, Record, pack
+from infra.verification.steps import run_of
 from schemas import topics
 from schemas.base import Record as Model
 from schemas.internal import Execution, TraceBatch
@@ -47,11 +48,11 @@ def window_of(published: Record) -> Record:
 
 
 def executions(settings: Settings, partition: int, ends: Ends, found: Found) -> None:
-    """Read the finished executions of one source partition, by the offset of their first event."""
+    """Read the finished executions of one source partition, by run."""
     topic = settings.topic(topics.TRACES.name)
     for message in _read(settings, topic, {partition: ends[partition]}):
         for x in decode_batch(message.value() or b"").executions:
-            found.add(x.first_offset, (x.revision,), pack_execution(x))
+            found.add(run_of(x), (x.revision,), pack_execution(x))
 
 
 def windows(settings: Settings, ends: Ends, found: Found) -> None:
@@ -77,12 +78,13 @@ def violations(settings: Settings, ends: Ends) -> dict[str, Counter[bytes]]:
 
 
 def dead_letters(settings: Settings, found: Found) -> None:
-    """Read the dead letters by the offset and partition of the record that was refused."""
+    """Read the dead letters by partition and offset of the record, and which event of it was refused."""
     for stored in read_dead_letters(settings):
         letter = stored.letter
         if letter is None:
             continue  # somebody else's record
-        found.add((letter.partition, letter.offset), (0,), pack({"topic": letter.topic, "stage": letter.stage}))
+        place = (letter.partition, letter.offset, letter.index or 0)
+        found.add(place, (0,), pack({"topic": letter.topic, "stage": letter.stage}))
 
 
 def models(settings: Settings, topic: Topic, ends: Ends, model: type[Model]) -> Iterator[Any]:

@@ -27,6 +27,8 @@ from streams.ids import derived_id
 
 WORTH_PROCESSES = 200_000
 """Records."""
+Place = tuple[int, int, int]
+"""(partition, offset, which event of that record)"""
 KINDS = (
     "executions", "windows", "dependencies", "violations", "dead letters", "anomalies", "incidents", "alerts", "clickhouse executions",
     "clickhouse steps", "clickhouse windows", "clickhouse dependencies", *clickhouse.REPEATED, "postgres executions", "postgres newest windows",
@@ -73,7 +75,7 @@ class Verification:
         self._violations: dict[str, Counter[bytes]] = {}
         self._unsettled: set[str] = set()
         """Violations that follow from what is not committed."""
-        self._refused: dict[tuple[int, int], bytes] = {}
+        self._refused: dict[Place, bytes] = {}
 
     def run(self) -> Report:
         """Return how everything came out; raises the errors of Kafka and of the databases."""
@@ -123,8 +125,8 @@ class Verification:
             self._violations.setdefault(ident, Counter())[record] += 1
             if not is_committed:
                 self._unsettled.add(ident)
-        for offset, stage in truth.dead.items():
-            self._refused[truth.number, offset] = pack({"topic": self._events, "stage": stage})
+        for place, stage in truth.dead.items():
+            self._refused[truth.number, *place] = pack({"topic": self._events, "stage": stage})
         for kind, tally in truth.tallies.items():
             self._tally(kind).add(tally)
 

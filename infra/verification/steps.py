@@ -12,13 +12,22 @@ RESOURCES = (
 )  # fmt: skip
 
 
-def opened(event: Any, offset: int) -> Execution:
+Run = tuple[int, int]
+"""(offset of the first event, how many executions had begun in that record before it): tells one run from all others."""
+
+
+def run_of(x: Execution) -> Run:
+    """Return which run of which execution it is."""
+    return x.first_offset, x.ordinal
+
+
+def opened(event: Any, offset: int, ordinal: int) -> Execution:
     """Return an execution as its first event tells of it: it began when that event's work did."""
     start_us = max(0, event.time_unix_us - (getattr(event, "duration_us", None) or 0))
     return Execution(
         event.tenant, event.chain, event.execution, offset, offset, user=event.user or "", tier=event.tier or "",
         chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us,
-        component=event.component or "",
+        component=event.component or "", ordinal=ordinal,
     )  # fmt: skip
 
 

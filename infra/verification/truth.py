@@ -6,26 +6,27 @@ import msgspec
 
 from infra.verification.oracle import Oracle
 from infra.verification.published import pack_execution
+from infra.verification.steps import Run
 from schemas.internal import Execution
 
 decode = msgspec.msgpack.Decoder(Execution).decode
 
 
-class Executions(Mapping[int, bytes]):
-    """Packed records by the offset of the first event, made when they are asked for: only the compact form is kept."""
+class Executions(Mapping[Run, bytes]):
+    """Packed records by run, made when they are asked for: only the compact form is kept."""
 
     def __init__(self, oracle: Oracle, committed: int) -> None:
         """`committed`: what changed at this offset of the source or later is not settled."""
         self._finished = oracle.finished
-        self.unsettled = {first for first, kept in self._finished.items() if kept.changed >= committed}
-        self._runs: dict[tuple[str, str], list[int]] = {}
-        for first, x in self._decoded():
-            self._runs.setdefault((x.tenant, x.execution), []).append(first)
+        self.unsettled = {run for run, kept in self._finished.items() if kept.changed >= committed}
+        self._runs: dict[tuple[str, str], list[Run]] = {}
+        for run, x in self._decoded():
+            self._runs.setdefault((x.tenant, x.execution), []).append(run)
 
-    def __getitem__(self, first: int) -> bytes:
-        return pack_execution(decode(self._finished[first].record))
+    def __getitem__(self, run: Run) -> bytes:
+        return pack_execution(decode(self._finished[run].record))
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Run]:
         return iter(self._finished)
 
     def __len__(self) -> int:
@@ -38,7 +39,7 @@ class Executions(Mapping[int, bytes]):
 
     def runs(self, tenant: str, execution: str) -> list[Execution]:
         """Return the executions of that name in the order in which a database lets one replace another."""
-        kept = [self._finished[first] for first in self._runs.get((tenant, execution), ())]
+        kept = [self._finished[run] for run in self._runs.get((tenant, execution), ())]
         decoded = [(decode(one.record), one) for one in kept]
         return [x for x, one in sorted(decoded, key=lambda pair: (pair[0].revision, pair[1].changed))]
 
@@ -46,5 +47,5 @@ class Executions(Mapping[int, bytes]):
         """Tell whether none of that name has changed since the pipeline's last commit."""
         return self.unsettled.isdisjoint(self._runs.get((tenant, execution), ()))
 
-    def _decoded(self) -> Iterator[tuple[int, Execution]]:
-        return ((first, decode(kept.record)) for first, kept in self._finished.items())
+    def _decoded(self) -> Iterator[tuple[Run, Execution]]:
+        return ((run, decode(kept.record)) for run, kept in self._finished.items())

@@ -63,7 +63,9 @@ BAD = {
     "empty value": (lambda: b"", "decode", "not JSON"),
     "wrong UTF-8": (lambda: changed(step="hidden").replace(b"hidden", b"hid\xff\xfe"), "decode", "not JSON"),
     "two events in one": (lambda: changed() + b"\n" + changed(), "decode", "not JSON"),
-    "no object": (lambda: b"[]", "validate", "Expected `object`"),
+    "no object": (lambda: b"7", "validate", "Expected `object`"),
+    "an empty array": (lambda: b"[]", "validate", "no event"),
+    "an array that is no JSON": (lambda: b"[%b" % changed(), "decode", "not JSON"),
     "wrong type of a field": (lambda: changed(time_unix_us="soon"), "validate", "$.time_unix_us"),
     "unknown event type": (lambda: changed(type="step.hidden"), "validate", "Unknown event type"),
     "missing field": (lambda: without("execution"), "validate", "`execution`"),
@@ -99,6 +101,19 @@ def test_bad_record_is_dead_lettered_and_its_neighbours_are_counted(pipe: Pipeli
     }
     assert (letter.letter.topic, letter.letter.partition) == (pipe.settings.topic("flowchain.events.v1"), 0)
     assert letter.letter.disposition == "refused"
+
+
+def test_refused_events_of_an_array_are_dead_lettered_alone(pipe: Pipeline) -> None:
+    before, letters = pipe.events_counted(), pipe.refused()
+    bad = {1: changed(time_unix_us="soon"), 3: changed(time_unix_us=now_us() - 60 * S), 6: b" ".join([b"{", b"}"])}
+    values = [bad.get(n) or completed(f"array {n}", now_us()) for n in range(8)]
+    key = b"an array with bad events"
+    with counted(pipe, **{RECORDS % "applied": 6, RECORDS % "validate": 2, RECORDS % "late": 1}):
+        pipe.send([Raw(b"[%b]" % b", ".join(values), key), Raw(completed("after the array", now_us()))])
+        pipe.settles_at(before + 6)
+        pipe.eventually(lambda: pipe.refused() == letters + 3)
+    found = {stored.letter.index: stored.value for stored in pipe.dead_letters() if stored.key == key}
+    assert found == bad
 
 
 def test_duplicates_are_counted_once_and_not_dead_lettered(pipe: Pipeline) -> None:

@@ -64,6 +64,21 @@ def logs(draw: st.DrawFn, kinds: Sequence[str] = KINDS, size: int = 25, ids: boo
 
 
 @st.composite
+def arrays(draw: st.DrawFn, size: int = 25) -> tuple[list[Record], list[Record]]:
+    """A log of arrays, and the same events one per record."""
+    packed, single, at = [], [], 0
+    log = [(b"{}" if value == b"{" else value, at_us) for value, at_us in draw(logs(size=size))]
+    while at < len(log):
+        run = log[at : at + draw(st.integers(1, 6))]
+        at_us, at = run[-1][1], at + len(run)
+        values = [value for value, _ in run]
+        one = len(run) == 1 and draw(st.booleans())
+        packed.append((values[0] if one else b"[%b]" % b", ".join(values), at_us))
+        single += [(value, at_us) for value in values]
+    return packed, single
+
+
+@st.composite
 def _events(draw: st.DrawFn, kinds: Sequence[str], ids: bool) -> dict[str, Any]:
     kind = draw(st.sampled_from(kinds))
     event: dict[str, Any] = {
@@ -104,7 +119,8 @@ class World:
         self.violations: set[str] = set()
         self.deltas: dict[tuple[str, str, str, str, int], Delta] = {}
         self.edges: dict[tuple[str, ...], EdgeDelta] = {}
-        self.refused: list[tuple[int, str]] = []
+        self.refused: list[tuple[tuple[int, int], str]] = []
+        """(offset, which event of that record), stage"""
 
     def _fresh(self) -> Tracker:
         return Tracker("events", 0, RuleBook([DEFINITION]), self.limits)
@@ -112,9 +128,11 @@ class World:
     def apply(self, log: Sequence[Record]) -> None:
         """Apply a chunk."""
         start = self.tracker.next_offset
-        offsets = list(range(start, start + len(log)))
-        refused = self.tracker.apply(decode_chunk([value for value, _ in log]), offsets, [at for _, at in log])
-        self.refused += [(offset, reason.stage) for offset, reason in refused]
+        decoded = decode_chunk([value for value, _ in log])
+        offsets = decoded.spread(list(range(start, start + len(log))))
+        refused = self.tracker.apply(decoded.events, offsets, decoded.spread([at for _, at in log]))
+        for number, reason in refused:
+            self.refused.append(((offsets[number], number - offsets.index(offsets[number])), reason.stage))
 
     def commit(self) -> None:
         """End a transaction."""
@@ -159,10 +177,10 @@ class World:
         self.tracker.restore(old.watermark_us, open_, finished, self.series, self.known_edges)
         self.tracker.next_offset, self.tracker.clock = old.next_offset, old.clock
 
-    def finished(self) -> dict[tuple[str, str, int], Execution]:
+    def finished(self) -> dict[tuple[str, str, int, int], Execution]:
         """The last word on every execution that is over."""
         batches = (msgspec.json.decode(value, type=Execution) for _, batch in self.traces for value in batch)
-        return {(x.tenant, x.execution, x.first_offset): x for x in batches}
+        return {(x.tenant, x.execution, x.first_offset, x.ordinal): x for x in batches}
 
 
 def run(log: Sequence[Record], cuts: Sequence[int] = (), takes: Sequence[int] = (), restarts: Sequence[int] = (), limits: Limits = LIMITS) -> World:

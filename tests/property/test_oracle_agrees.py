@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_world import DEFINITION, LIMITS, Record, World, logs, run
+from ingest_world import DEFINITION, LIMITS, Record, World, arrays, logs, run
 
 from infra.verification.edges import EdgeWindows
 from infra.verification.oracle import Oracle
@@ -23,8 +23,9 @@ COMPARED = [name for name in Totals.__struct_fields__ if name in Delta.__struct_
 def truth(log: Sequence[Record], limits: Limits = LIMITS) -> tuple[Oracle, Book, EdgeWindows]:
     book, edges = Book(limits), EdgeWindows()
     oracle = Oracle("events", 0, RuleBook([DEFINITION]), limits, book, edges, len(log))
-    events = decode_chunk([value for value, _ in log])
-    for offset, (event, (_, at_us)) in enumerate(zip(events, log, strict=True)):
+    decoded = decode_chunk([value for value, _ in log])
+    records = decoded.spread([(offset, at_us) for offset, (_, at_us) in enumerate(log)])
+    for (offset, at_us), event in zip(records, decoded.events, strict=True):
         oracle.apply(offset, at_us, event)
     oracle.end()
     return oracle, book, edges
@@ -38,7 +39,7 @@ def of_oracle(oracle: Oracle, book: Book, edges: EdgeWindows) -> dict[str, Any]:
     executions = (msgspec.msgpack.decode(x.record, type=Execution) for x in oracle.finished.values())
     return {
         "dead": sorted(oracle.dead.items()),
-        "finished": {(x.tenant, x.execution, x.first_offset): x for x in executions},
+        "finished": {(x.tenant, x.execution, x.first_offset, x.ordinal): x for x in executions},
         "violations": {told(found) for _, found in oracle.violations},
         "windows": {
             key: {name: getattr(totals, name) for name in COMPARED} for key, totals in book.windows.items() if not is_empty(totals)
@@ -67,6 +68,12 @@ def of_world(world: World) -> dict[str, Any]:
 @given(logs(size=40))
 def test_the_oracle_agrees_with_the_tracker(log: list[Record]) -> None:
     assert of_oracle(*truth(log)) == of_world(run(log))
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(size=40))
+def test_they_agree_about_arrays(pair: tuple[list[Record], list[Record]]) -> None:
+    assert of_oracle(*truth(pair[0])) == of_world(run(pair[0]))
 
 
 @settings(max_examples=60, deadline=None)

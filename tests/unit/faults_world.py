@@ -58,7 +58,7 @@ class World:
 
     def take(self, key: bytes, value: bytes, broker_us: int) -> None:
         """Bring one record to its source partition."""
-        self._apply(crc32(key) % SOURCES, decode_chunk([value]), broker_us)
+        self._apply(crc32(key) % SOURCES, decode_chunk([value]).events, broker_us)
 
     def tick(self, at_us: int) -> None:
         """Let silent time pass on every source partition."""

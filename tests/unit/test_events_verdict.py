@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.events import CHAIN_EVENT
-from streams.events import MAX_RECORD_BYTES, Refused, decode_chunk, decode_record
+from schemas.events import CHAIN_EVENT, CHAIN_MESSAGE
+from streams.events import MAX_RECORD_BYTES, Decoded, Refused, decode_chunk, decode_message, decode_record, split_array
 
 TICK = b'{"type":"clock.tick","time_unix_us":1}'
 
@@ -280,7 +280,7 @@ def test_no_name_and_no_id_holds_a_control_character(place: str) -> None:
     for character in CONTROLS:
         bad = value.replace("%", json.dumps(f"x{character}y")[1:-1]).encode()
         assert agree(bad) is None
-        refused = decode_chunk([TICK, bad, TICK])[1]
+        refused = decode_chunk([TICK, bad, TICK]).events[1]
         assert isinstance(refused, Refused)
         assert (refused.stage, f"`$.{place}`" in refused.reason) == ("validate", True)
 
@@ -289,12 +289,12 @@ def test_no_name_and_no_id_holds_a_control_character(place: str) -> None:
 def test_texts_may_hold_control_characters(field: str) -> None:
     value = json.dumps(STEP | {field: "".join(CONTROLS)}).encode()
     assert agree(value) is not None
-    assert decode_chunk([value, TICK]) == [decode_record(value), decode_record(TICK)]
+    assert decode_chunk([value, TICK]).events == [decode_record(value), decode_record(TICK)]
 
 
 def test_only_the_size_limit_is_the_decoders_own() -> None:
     assert ingest(TICK.ljust(MAX_RECORD_BYTES)) is not None
-    assert decode_record(TICK.ljust(MAX_RECORD_BYTES + 1)) == decode_chunk([TICK.ljust(MAX_RECORD_BYTES + 1)])[0]
+    assert decode_record(TICK.ljust(MAX_RECORD_BYTES + 1)) == decode_chunk([TICK.ljust(MAX_RECORD_BYTES + 1)]).events[0]
     assert isinstance(decode_record(TICK.ljust(MAX_RECORD_BYTES + 1)), Refused)
 
 
@@ -304,13 +304,26 @@ pieces = st.sampled_from([TICK, TICK, TICK, b"", b" ", b"\n", TICK[:10], TICK[10
 records = st.lists(pieces, max_size=4).map(b"".join) | st.lists(pieces, max_size=3).map(b"\n".join) | mutated().filter(lambda value: len(value) < 1_200) | st.none()
 
 
+arrays = st.lists(records.filter(bool), max_size=4).map(lambda items: b"[%b]" % b",".join(items))
+
+
+def one_by_one(values: list[bytes | None]) -> Decoded:
+    """What a chunk holds, each value decoded alone."""
+    found = [decode_message(value) for value in values]
+    sizes = [len(events) for events in found]
+    return Decoded([event for events in found for event in events], None if set(sizes) <= {1} else sizes)
+
+
 @settings(max_examples=400, deadline=None)
-@given(st.lists(records | st.just(TICK), max_size=6))
+@given(st.lists(records | arrays | st.just(TICK) | st.just(b"[%b,%b]" % (TICK, TICK)), max_size=6))
 def test_a_chunk_says_what_its_records_say(values: list[bytes | None]) -> None:
-    assert repr(decode_chunk(values)) == repr([decode_record(value) for value in values])
+    assert repr(decode_chunk(values)) == repr(one_by_one(values))
 
 
 COMPENSATING = {
+    "two arrays in one record, none in the next": [b"[%b][%b]" % (TICK, TICK), b""],
+    "half of an array each": [b"[" + TICK, TICK + b"]"],
+    "an empty array beside an event": [b"[]" + TICK, TICK],
     "two events in one record, none in the next": [TICK + TICK, b""],
     "none in one record, two in the next": [b"", TICK + b" " + TICK],
     "one event over two records, two in the third": [TICK[:22], TICK[22:], TICK + TICK],
@@ -322,9 +335,67 @@ COMPENSATING = {
 
 @pytest.mark.parametrize("values", COMPENSATING.values(), ids=COMPENSATING)
 def test_records_that_make_up_for_each_other_are_refused_each(values: list[bytes]) -> None:
-    assert decode_chunk(values) == [decode_record(value) for value in values]
+    assert decode_chunk(values) == one_by_one(values)
 
 
 def test_a_chunk_of_indented_events_is_decoded_as_a_whole() -> None:
     value = b'{\n  "type": "clock.tick",\n  "time_unix_us": 1\n}'
-    assert [type(event).__name__ for event in decode_chunk([value, TICK, value])] == ["ClockTick"] * 3
+    assert [type(event).__name__ for event in decode_chunk([value, TICK, value]).events] == ["ClockTick"] * 3
+
+
+# -- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def is_json(value: bytes) -> bool:
+    """Tell whether a value is one JSON document that keeps its bounds inside of an array."""
+    try:
+        return split_array(b"[%b]" % value) is not None and len(split_array(b"[%b]" % value) or ()) == 1
+    except (ValueError, RecursionError):
+        return False
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(mutated().filter(lambda value: len(value) < 2_000 and is_json(value)), min_size=1, max_size=5))
+def test_an_array_says_what_its_events_say_one_per_record(values: list[bytes]) -> None:
+    packed = b"[%b]" % b",".join(values)
+    expected = [decode_record(value) for value in values]
+    assert repr(decode_chunk([packed]).events) == repr(expected)
+    assert repr(decode_chunk([packed, TICK, packed]).events) == repr([*expected, decode_record(TICK), *expected])
+    assert accepted(packed) == all(not isinstance(event, Refused) for event in expected)
+
+
+def accepted(packed: bytes) -> bool:
+    """Tell whether the contract takes an array as it is."""
+    try:
+        CHAIN_MESSAGE.validate_json(packed)
+    except pydantic.ValidationError:
+        return False
+    return True
+
+
+def test_a_refused_event_of_an_array_costs_no_other() -> None:
+    events = decode_chunk([b'[%b, {"type":"x"}, %b]' % (TICK, TICK), TICK])
+    assert [type(event).__name__ for event in events.events] == ["ClockTick", "Refused", "ClockTick", "ClockTick"]
+    assert events.sizes == [3, 1]
+    assert events.spread([7, 8]) == [7, 7, 7, 8]
+
+
+REFUSED_AS_A_WHOLE = {
+    "an empty array": (b"[ ]", "validate"),
+    "no JSON": (b"[%b, {]" % TICK, "decode"),
+    "cut": (b"[%b," % TICK, "decode"),
+    "something behind it": (b"[%b] %b" % (TICK, TICK), "decode"),
+    "oversize": ((b"[%b]" % TICK).ljust(MAX_RECORD_BYTES + 1), "oversize"),
+}
+
+
+@pytest.mark.parametrize(("value", "stage"), REFUSED_AS_A_WHOLE.values(), ids=REFUSED_AS_A_WHOLE)
+def test_an_array_is_refused_as_a_whole(value: bytes, stage: str) -> None:
+    decoded = decode_chunk([TICK, value])
+    assert decoded.sizes is None
+    assert [getattr(event, "stage", None) for event in decoded.events] == [None, stage]
+
+
+def test_an_array_in_an_array_is_no_event() -> None:
+    decoded = decode_chunk([b"[[%b],%b]" % (TICK, TICK)])
+    assert [getattr(event, "stage", None) for event in decoded.events] == ["validate", None]

@@ -115,14 +115,14 @@ def test_what_is_too_late_or_from_the_future_is_refused_and_a_tick_is_never_too_
     log = Log().add("step.completed", 100, step="a").add("step.completed", 40, step="b").add("step.completed", 39.9, step="c")
     log.add("step.completed", 200, broker_s=194.9, step="d").tick(10)
     answer = log.ask()
-    assert answer.oracle.dead == {2: "late", 3: "future"}
+    assert answer.oracle.dead == {(2, 0): "late", (3, 0): "future"}
     assert answer.oracle.watermark_us == T + 100 * S
 
 
 def test_a_record_that_is_no_event_is_refused_with_its_stage() -> None:
     log = Log().tick(0)
     log.records += [(T, b"{"), (T, b'{"type":"step.completed"}')]
-    assert log.ask().oracle.dead == {1: "decode", 2: "validate"}
+    assert log.ask().oracle.dead == {(1, 0): "decode", (2, 0): "validate"}
 
 
 def test_a_step_that_misses_its_deadline_and_comes_late() -> None:

@@ -45,7 +45,8 @@ class Feed:
         offsets = list(range(self.offset, self.offset + len(events)))
         self.offset += len(events)
         brokers = [T + broker_ms * MS if broker_ms is not None else event["time_unix_us"] for event in events]
-        self.refused += self.tracker.apply(decode_chunk(values), offsets, brokers)
+        refused = self.tracker.apply(decode_chunk(values).events, offsets, brokers)
+        self.refused += [(offsets[number], reason) for number, reason in refused]
         return self
 
     def tick(self, ms: int) -> "Feed":
