@@ -176,10 +176,10 @@ class Execution(msgspec.Struct, omit_defaults=True, gc=False):
     revision: int = 0
     finished_us: int = 0
     """The partition's watermark when it was finished; 0 = open."""
-    evidence: int = 0
-    """How much it keeps of what only has a bound in sum: see `streams/evidence.py`."""
     ordinal: int = 0
     """How many executions had begun in its first record before it: a record may hold several events."""
+    evidence: int = 0
+    """How much it keeps of what only has a bound in sum: see `streams/evidence.py`."""
 
 
 class PartitionState(msgspec.Struct, omit_defaults=True):
