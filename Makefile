@@ -32,8 +32,8 @@ down: install ## stop them; their data stays
 status: install ## show what runs, how far it is, and what lags
 	@$(BIN)/flowchain status
 
-test: install ## all tests, on real engines
-	@$(BIN)/pytest
+test: install ## all tests, on real engines, by two processes that have a stack each
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install ## the tests that need no engine
 	@$(BIN)/pytest tests/unit tests/contract

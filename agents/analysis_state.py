@@ -13,7 +13,16 @@ import msgspec
 from connectors.log import read_changelog
 from connectors.producers import TIMEOUT_S, transactional_producer
 from connectors.settings import Settings
-from connectors.telemetry import COMMIT_SECONDS, COMMITS, RECORDS_OUT, VIOLATIONS, WATERMARK, WINDOWS_OPEN
+from connectors.telemetry import (
+    COMMIT_SECONDS,
+    COMMITS,
+    RECORDS_OUT,
+    SLICES_HELD,
+    SLICES_MERGED,
+    VIOLATIONS,
+    WATERMARK,
+    WINDOWS_OPEN,
+)
 from schemas import topics
 from schemas.base import Record
 from schemas.internal import Partial
@@ -45,7 +54,7 @@ class AnalysisPartition:
     @property
     def watermark_us(self) -> int:
         """Event time that all sources have reached."""
-        return self._analysis.health.watermark_us
+        return self._analysis.slices.watermark_us
 
     @property
     def open_windows(self) -> int:
@@ -56,7 +65,8 @@ class AnalysisPartition:
         """Apply one partial, unless it has been."""
         if offset <= self.applied:
             return
-        self._collect(self._analysis.apply(decode_partial(value)))
+        for findings in self._analysis.apply(decode_partial(value)):
+            self._collect(findings)
         self.applied = offset
 
     def save(self) -> None:
@@ -101,6 +111,9 @@ class AnalysisPartition:
                 VIOLATIONS.labels(record.type).inc()  # type: ignore[attr-defined]
         WATERMARK.labels("analysis", str(self.partition)).set(self.watermark_us / 1e6)
         WINDOWS_OPEN.labels(str(self.partition)).set(self.open_windows)
+        SLICES_HELD.labels(str(self.partition)).set(self._analysis.slices.held)
+        SLICES_MERGED.labels(str(self.partition)).inc(self._analysis.slices.merged)
+        self._analysis.slices.merged = 0
 
     def _load(self) -> None:
         entries = read_changelog(self._settings, self._topic, self.partition)

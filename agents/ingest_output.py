@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
 from zlib import crc32
 
 import msgspec
@@ -15,7 +13,7 @@ from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
 from connectors.telemetry import RECORDS_OUT
 from schemas import topics
-from schemas.internal import Delta, EdgeDelta, Execution, Partial, PartitionState, TraceBatch
+from schemas.internal import Execution, Partial, PartitionState, Slice, TraceBatch
 from schemas.operations import DataLoss
 from streams.ids import derived_id, key_of
 from streams.lifecycle import Output
@@ -27,7 +25,6 @@ EXECUTION, SERIES, PARTITION = "e", "s", b"p"
 DELTAS_PER_PARTIAL = 2_000
 STEPS_PER_BATCH = 2_000
 TICK_HEADERS: Headers = [("flowchain-tick", b"1")]
-T = TypeVar("T")
 
 
 @dataclass
@@ -82,21 +79,15 @@ def tenant_partition(tenant: str, partitions: int) -> int:
 def _partials(
     producer: Producer, settings: Settings, source: str, tracker: Tracker, pending: Pending, partitions: int
 ) -> None:
-    deltas: dict[int, list[Delta]] = {}
-    edges: dict[int, list[EdgeDelta]] = {}
-    for delta in pending.out.deltas.values():
-        deltas.setdefault(tenant_partition(delta.tenant, partitions), []).append(delta)
-    for edge in pending.out.edges.values():
-        edges.setdefault(tenant_partition(edge.tenant, partitions), []).append(edge)
     topic = settings.topic(topics.PARTIALS.name)
-    for partition in range(partitions):
-        *first, last = list(_chunks(deltas.get(partition, []), DELTAS_PER_PARTIAL)) or [[]]
+    for partition, slices in enumerate(_by_tenant(pending.out.slices, partitions)):
+        *first, last = list(_by_size(slices)) or [[]]
         for chunk in first:
             producer.produce(topic, encode(Partial(source, tracker.partition, 0, 0, chunk)), partition=partition)
         RECORDS_OUT.labels(topics.PARTIALS.name).inc(len(first) + 1)
         partial = Partial(
-            source, tracker.partition, tracker.watermark_us, tracker.next_offset - 1, last,
-            edges.get(partition, []), pending.waiting_for, pending.idle,
+            source, tracker.partition, tracker.watermark_us, tracker.next_offset - 1, last, pending.waiting_for,
+            pending.idle,
         )  # fmt: skip
         producer.produce(topic, encode(partial), partition=partition)
 
@@ -160,7 +151,33 @@ def _by_steps(executions: Iterable[Execution]) -> Iterator[list[Execution]]:
         yield batch
 
 
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def _by_tenant(slices: Iterable[Slice], partitions: int) -> list[list[Slice]]:
+    """Return the slices for each partition of the partials topic."""
+    result: list[list[Slice]] = [[] for _ in range(partitions)]
+    for whole in slices:
+        parts = [Slice(whole.end_unix_us, [], []) for _ in range(partitions)]
+        for delta in whole.deltas:
+            parts[tenant_partition(delta.tenant, partitions)].deltas.append(delta)
+        for edge in whole.edges:
+            parts[tenant_partition(edge.tenant, partitions)].edges.append(edge)
+        for found, part in zip(result, parts, strict=True):
+            if part.deltas or part.edges:
+                found.append(part)
+    return result
+
+
+def _by_size(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
+    """Cut slices into messages that stay well below the largest one; a slice may be spread over several."""
+    batch: list[Slice] = []
+    size = 0
+    for whole in slices:
+        for at in range(0, max(len(whole.deltas), len(whole.edges)), DELTAS_PER_PARTIAL):
+            until = at + DELTAS_PER_PARTIAL
+            part = Slice(whole.end_unix_us, whole.deltas[at:until], whole.edges[at:until])
+            if size and size + len(part.deltas) > DELTAS_PER_PARTIAL:
+                yield batch
+                batch, size = [], 0
+            batch.append(part)
+            size += len(part.deltas)
+    if batch:
+        yield batch

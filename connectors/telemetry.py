@@ -35,6 +35,8 @@ WATERMARK = Gauge("flowchain_watermark_unix_seconds", "Event time up to which a 
 LAG = Gauge("flowchain_lag_records", "Offsets between what is settled and the end of a partition, as last told by the broker", ["worker", "topic", "partition"])
 """Marks of transactions have offsets too, so an idle partition shows a few."""
 WINDOWS_OPEN = Gauge("flowchain_windows_open", "Health windows that have not closed", ["partition"])
+SLICES_HELD = Gauge("flowchain_slices_held", "Slices of event time that wait until all source partitions have come as far", ["partition"])
+SLICES_MERGED = Counter("flowchain_slices_merged_total", "Slices that became one with the next because more than the limit were held", ["partition"])
 RECORDS_OUT = Counter("flowchain_records_published_total", "Records published by ingest and analysis, changelogs and ticks left out", ["topic"])
 ROWS = Counter("flowchain_sink_rows_total", "Rows written", ["table"])
 SINK_RECORDS = Counter("flowchain_sink_records_total", "Records that a sink has settled", ["table", "outcome"])

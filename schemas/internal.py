@@ -11,7 +11,7 @@ COMPLETED, FAILED, STARTED, HEARD_OF = "completed", "failed", "started", "heard_
 
 
 class Delta(msgspec.Struct, omit_defaults=True, gc=False):
-    """What one transaction adds to one window of one key; every field is additive, or a maximum, or evidence.
+    """What one slice of a transaction adds to one window of one key; every field is additive, or a maximum, or evidence.
 
     Key: (tenant, chain, step, component, window_start_unix_us). "" as in HealthWindow.
     """
@@ -60,7 +60,7 @@ class Delta(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class EdgeDelta(msgspec.Struct, omit_defaults=True, gc=False):
-    """What one transaction adds to one edge of the dependency graph in one window; fields as in DependencyWindow.
+    """What one slice of a transaction adds to one edge of the dependency graph in one window; fields as in DependencyWindow.
 
     A count of 0: only declared by a definition, at window start 0, with "" for the end that it does not name.
     """
@@ -78,6 +78,18 @@ class EdgeDelta(msgspec.Struct, omit_defaults=True, gc=False):
     latency_max_us: int = 0
 
 
+class Slice(msgspec.Struct, omit_defaults=True):
+    """What one transaction adds to a stretch of event time, of the fixed length `Limits.slice_us`.
+
+    Everything here came while the source partition's watermark was in the stretch, so the slices of a partition hold
+    the same in the end however its log was cut into transactions. It is complete once the watermark has reached its end.
+    """
+
+    end_unix_us: int
+    deltas: list[Delta] = []
+    edges: list[EdgeDelta] = []
+
+
 class Partial(msgspec.Struct, omit_defaults=True):
     """One transaction's additions from one source partition, for the tenants of one partition of the partials topic.
 
@@ -89,8 +101,8 @@ class Partial(msgspec.Struct, omit_defaults=True):
     watermark_unix_us: int
     """No event older than this minus the allowed lateness is expected any more from the source partition."""
     last_offset: int
-    deltas: list[Delta] = []
-    edges: list[EdgeDelta] = []
+    slices: list[Slice] = []
+    """Oldest first."""
     waiting_for: list[int] = []
     """Source partitions that hold records nobody has read yet: no window may close before they report."""
     idle: bool = False

@@ -12,6 +12,7 @@ import msgspec
 from schemas.analysis import Alert, Cause, Incident, Severity, Suspect
 from streams.ids import derived_id
 from streams.rootcause.base import clock
+from streams.timers import NEVER_US
 
 _RANK: dict[str, int] = {"info": 0, "warning": 1, "critical": 2}
 _HEARSAY = frozenset(("step.missing", "step.delayed", "step.out_of_order"))
@@ -83,6 +84,11 @@ class AlertStage:
             if state.pending is not None and watermark_us >= state.said_us + self._settings.update_us:
                 found.append(self._say(state, Incident.decode(state.pending), "updated", watermark_us))
         return found
+
+    @property
+    def due_us(self) -> int:
+        """Event time at which the next update's turn comes."""
+        return min((self._states[name].said_us + self._settings.update_us for name in self._waiting), default=NEVER_US)
 
     def _take(self, incident: Incident) -> Alert | None:
         state = self._states.get(incident.id)

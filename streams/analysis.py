@@ -1,8 +1,8 @@
 """The analysis of the tenants of one partition: health, anomaly, impact, alerts, one after the other.
 
-The four stages are one composition and not four consumers of each other's topics, because then everything they
-publish is a function of one log: no race between topics decides what an incident contains, a replay gives the same,
-and one position says what the state has seen.
+The stages are one composition and not consumers of each other's topics, because then everything they publish is a
+function of one log: no race between topics decides what an incident contains, and one position says what the state has
+seen. They see event time pass in fixed steps (`streams/slices.py`), so a replay of the events gives the same.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,12 @@ from streams.anomaly import AnomalySettings, AnomalyStage
 from streams.health import HealthStage
 from streams.impact import ImpactSettings, ImpactStage
 from streams.limits import Limits
+from streams.slices import Moment, SliceStage
 from streams.stage import Stage
 
 
 class AnalysisSettings(Struct, frozen=True):
-    """The settings of all four stages."""
+    """The settings of all stages."""
 
     limits: Limits = field(default_factory=Limits)
     anomaly: AnomalySettings = field(default_factory=AnomalySettings)
@@ -32,7 +33,7 @@ class AnalysisSettings(Struct, frozen=True):
 
 
 class Findings(Struct):
-    """What one partial led to, stage by stage."""
+    """What one moment led to, stage by stage."""
 
     watermark_us: int
     windows: list[HealthWindow]
@@ -45,24 +46,37 @@ class Findings(Struct):
 
 
 class Analysis:
-    """The four stages of one partition (itself a `streams.stage.Stage`)."""
+    """The stages of one partition (itself a `streams.stage.Stage`)."""
 
     def __init__(self, settings: AnalysisSettings) -> None:
+        self.slices = SliceStage(settings.limits)
         self.health = HealthStage(settings.limits)
         self._anomaly = AnomalyStage(settings.anomaly)
         self._impact = ImpactStage(settings.impact)
         self._alerts = AlertStage(settings.alerts)
         self._stages: dict[str, Stage] = {
+            "slices": self.slices,
             "health": self.health,
             "anomaly": self._anomaly,
             "impact": self._impact,
             "alerts": self._alerts,
         }
 
-    def apply(self, partial: Partial) -> Findings:
-        """Take one partial through all stages."""
-        self._impact.observe(partial.deltas, partial.edges, partial.source_topic, partial.source_partition)
-        closed = self.health.apply(partial)
+    def apply(self, partial: Partial) -> Iterator[Findings]:
+        """Take in one partial; yield what each moment led to that all source partitions have reached by it."""
+        self.slices.take(partial)
+        while (moment := self.slices.next(self._due_us)) is not None:
+            yield self._pass(moment)
+
+    @property
+    def _due_us(self) -> int:
+        """Event time at which something happens though nothing comes."""
+        return min(self.health.due_us, self._impact.due_us, self._alerts.due_us)
+
+    def _pass(self, moment: Moment) -> Findings:
+        for added in moment.additions:
+            self._impact.observe(added.deltas, added.edges, moment.source_topic, added.partition)
+        closed = self.health.apply(moment)
         anomalies = self._anomaly.apply(closed.windows, self._impact.frozen)
         incidents = self._impact.advance(closed.watermark_us, anomalies)
         alerts = self._alerts.apply(incidents, closed.watermark_us)

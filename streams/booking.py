@@ -1,19 +1,19 @@
 """What one transaction adds to the health windows: the additive pieces that ingest hands to the analysis.
 
 Every event passes here, so a series (a step of a chain, run by a component) is looked up once and then asked for its
-window; the hot path only notes what happened, and sums, maxima and histograms are made when the transaction is taken.
+window; the hot path only notes what happened, and sums, maxima and histograms are made when a slice of event time ends
+or the transaction is taken.
 """
 
 from collections.abc import Callable, Iterable
 
-from schemas.internal import Delta, EdgeDelta
+from schemas.internal import Delta, EdgeDelta, Slice
 from streams.histogram import buckets
 from streams.rules import ChainRules
 from streams.units import Edge
 
 SeriesKey = tuple[str, str, str, str]
 """(tenant, chain, step, component)"""
-DeltaKey = tuple[str, str, str, str, int]
 EdgeKey = tuple[str, str, str, str, str, str, int]
 """(tenant, chain, kind, source, target, topic, window start in µs)"""
 OVERFLOW = "~overflow"
@@ -21,10 +21,10 @@ OVERFLOW = "~overflow"
 SAMPLE = 8
 """Executions and users named per delta and per window."""
 MAX_INDICATORS = 64
-"""Distinct indicators in one Delta; further ones are not booked."""
+"""Distinct indicators in one Delta; of more the first by name are kept."""
 
 class Window:
-    """What has been noted of a series in one window, `start_us` <= time < `end_us`, since the last transaction."""
+    """What has been noted of a series in one window, `start_us` <= time < `end_us`, since the last cut."""
 
     __slots__ = (
         "affected", "affected_executions", "broker_us", "clean_units", "cpu_us", "durations_us", "end_us", "events",
@@ -78,11 +78,7 @@ class Window:
 
     def indicated(self, indicator: str) -> None:
         """Note that an indicator was present in a unit."""
-        counts = self.indicators
-        if indicator in counts:
-            counts[indicator] += 1
-        elif len(counts) < MAX_INDICATORS:
-            counts[indicator] = 1
+        self.indicators[indicator] = self.indicators.get(indicator, 0) + 1
 
     def delta(self, key: SeriesKey) -> Delta:
         """Return what was noted, added up."""
@@ -91,13 +87,14 @@ class Window:
             len(self.durations_us) - self.failed, self.failed, sum(self.durations_us), max(self.durations_us, default=0),
             buckets(self.durations_us), self.cpu_us, self.io_wait_us, self.memory_max_bytes, len(self.broker_us),
             sum(self.broker_us), max(self.broker_us, default=0), self.violations, self.first_violation_us,
-            self.affected_executions, self.affected, self.users, self.units, self.clean_units, self.indicators,
+            self.affected_executions, self.affected, self.users, self.units, self.clean_units,
+            first_by_name(self.indicators, MAX_INDICATORS),
             buckets(self.own_us), buckets(self.gaps_us), self.samples,
         )  # fmt: skip
 
 
 class EdgeWindow:
-    """What has been noted of an edge in one window since the last transaction."""
+    """What has been noted of an edge in one window since the last cut."""
 
     __slots__ = ("failed", "latencies_us")
 
@@ -125,7 +122,7 @@ class Series:
         self.component = key[3]
         self.window = NO_WINDOW
         self.windows: dict[int, Window] = {}
-        """Those of this transaction, by their start."""
+        """Those of the current slice, by their start."""
 
 
 class Chain:
@@ -139,7 +136,7 @@ class Chain:
         self.rules = rules
         self.series: dict[str, Series] = {}
         self.edges: dict[tuple[str, str, str, str, int], EdgeWindow] = {}
-        """By (kind, source, target, topic, window start in µs), those of this transaction."""
+        """By (kind, source, target, topic, window start in µs), those of the current slice."""
 
 
 class Book:
@@ -156,7 +153,10 @@ class Book:
         self._series: dict[SeriesKey, Series] = {}
         self._booked: list[Series] = []
         self._linked: list[Chain] = []
-        """Chains that hold edges of this transaction."""
+        """Chains that hold edges of the current slice."""
+        self._declared: list[EdgeDelta] = []
+        self._slices: list[Slice] = []
+        """Those of this transaction that have ended."""
         self._new: list[SeriesKey] = []
         self._overflows: dict[str, Series] = {}
         """By tenant, those of this transaction."""
@@ -198,22 +198,30 @@ class Book:
         if edge.failed:
             noted.failed += 1
 
-    def take(self) -> tuple[dict[DeltaKey, Delta], dict[EdgeKey, EdgeDelta], list[SeriesKey]]:
-        """Return the deltas, the edges and the series that are new, and begin the next transaction."""
-        deltas: dict[DeltaKey, Delta] = {}
+    def declare(self, edge: EdgeDelta) -> None:
+        """Note an edge that a definition declares."""
+        self._declared.append(edge)
+
+    def cut(self, end_us: int) -> None:
+        """End the slice of event time up to `end_us`."""
+        if not self._booked and not self._linked and not self._declared:
+            return
+        deltas = []
         for series in self._booked:
-            for start_us, window in series.windows.items():
-                deltas[*series.key, start_us] = window.delta(series.key)
+            deltas += [window.delta(series.key) for window in series.windows.values()]
             series.window, series.windows = NO_WINDOW, {}
-        edges: dict[EdgeKey, EdgeDelta] = {}
+        edges = self._declared
         for chain in self._linked:
-            for (kind, source, target, topic, start_us), noted in chain.edges.items():
-                key = (chain.tenant, chain.name, kind, source, target, topic, start_us)
-                edges[key] = noted.delta(key)
+            edges += [noted.delta((chain.tenant, chain.name, *edge)) for edge, noted in chain.edges.items()]
             chain.edges = {}
-        new = self._new
-        self._booked, self._linked, self._new, self._overflows = [], [], [], {}
-        return deltas, edges, new
+        self._slices.append(Slice(end_us, deltas, edges))
+        self._booked, self._linked, self._declared = [], [], []
+
+    def take(self) -> tuple[list[Slice], list[SeriesKey]]:
+        """Return the slices and the series that are new, and begin the next transaction; `cut` before."""
+        slices, new = self._slices, self._new
+        self._slices, self._new, self._overflows = [], [], {}
+        return slices, new
 
     def _find(self, chain: Chain, step: str, component: str, time_us: int) -> Series:
         key = (chain.tenant, chain.name, step, component)
@@ -246,6 +254,11 @@ class Book:
 def keep_smallest(sample: list[str], more: Iterable[str]) -> None:
     """Add to a sample, keeping the SAMPLE smallest: the same sample whatever the order and grouping of additions."""
     sample[:] = sorted({*sample, *more})[:SAMPLE]
+
+
+def first_by_name(counts: dict[str, int], limit: int) -> dict[str, int]:
+    """Return the `limit` first entries by name: the same in the end whatever the grouping of additions before."""
+    return counts if len(counts) <= limit else dict(sorted(counts.items())[:limit])
 
 
 def sample_unit(name: str) -> int:

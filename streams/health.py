@@ -1,6 +1,6 @@
-"""Merges partials into health windows and closes them by event time.
+"""Merges what ingest adds into health windows and closes them by event time.
 
-A window closes when the smallest watermark over all source partitions has passed its end plus the allowed lateness.
+A window closes when all source partitions have passed its end plus the allowed lateness (`streams/slices.py`).
 It is kept for the grace period; late data changes it, and it is published again under a higher revision, at most once
 per window length. No late piece is ever too late here: ingest refuses events that are older than the grace against
 their own partition's watermark, and the smallest watermark is not ahead of any of them.
@@ -12,11 +12,13 @@ import msgspec
 from msgspec import Struct, field
 
 from schemas.health import DependencyWindow, HealthWindow, OffsetRange
-from schemas.internal import Delta, EdgeDelta, Partial
+from schemas.internal import Delta, EdgeDelta
 from schemas.operations import DataLoss
 from schemas.violations import Violation
 from streams.ids import derived_id, key_of, parts_of
 from streams.limits import Limits
+from streams.slices import Moment
+from streams.timers import NEVER_US
 from streams.windows import broken_promises, dependency_window, health_window, merge_delta, merge_edge
 
 SeriesKey = tuple[str, str, str, str]
@@ -58,14 +60,8 @@ class ChainWindow(Struct):
 
 
 class Progress(Struct):
-    """How far event time is."""
+    """Which windows are over."""
 
-    source_topic: str = ""
-    watermarks: dict[int, int] = field(default_factory=dict)
-    waiting: list[int] = field(default_factory=list)
-    """Source partitions that hold records and had not reported when a worker took its own over."""
-    idle: list[int] = field(default_factory=list)
-    """Source partitions that hold records, but no event among them."""
     next_start_us: int = 0
     """The first window that has not closed."""
     forgotten_us: int = -1
@@ -73,9 +69,10 @@ class Progress(Struct):
 
 
 class Closed(Struct):
-    """What one partial led to."""
+    """What one moment led to."""
 
     watermark_us: int
+    source_topic: str
     windows: list[HealthWindow] = field(default_factory=list)
     dependencies: list[DependencyWindow] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
@@ -95,29 +92,28 @@ class HealthStage:
 
     # -- the stage ------------------------------------------------------------------------------------------------
 
-    def apply(self, partial: Partial) -> Closed:
-        """Merge one partial; return the windows that closed or were revised."""
-        forgotten_us = self._progress.forgotten_us
-        lost = [delta for delta in partial.deltas if delta.window_start_unix_us <= forgotten_us]
-        for delta in partial.deltas:
-            if delta.window_start_unix_us > forgotten_us:
-                self._add(delta, partial.source_partition)
-        for edge in partial.edges:
-            if edge.window_start_unix_us > forgotten_us and edge.count:  # one that is only declared is of no window
-                self._add_edge(edge)
-        self._advance(partial)
-        closed = Closed(self.watermark_us, losses=[_loss(delta, partial) for delta in lost])
-        if closed.watermark_us:
-            self._close(closed)
+    def apply(self, moment: Moment) -> Closed:
+        """Merge what came until a moment; return the windows that closed or were revised."""
+        closed = Closed(moment.end_us, moment.source_topic)
+        for added in moment.additions:
+            for delta in added.deltas:
+                if delta.window_start_unix_us > self._progress.forgotten_us:
+                    self._add(delta, added.partition)
+                else:
+                    closed.losses.append(_loss(delta, added.partition, closed))
+            for edge in added.edges:
+                # one that is only declared is of no window
+                if edge.window_start_unix_us > self._progress.forgotten_us and edge.count:
+                    self._add_edge(edge)
+        self._close(closed)
         return closed
 
     @property
-    def watermark_us(self) -> int:
-        """Event time that all source partitions have reached; 0 while one of them has not reported."""
-        marks, idle = self._progress.watermarks, self._progress.idle
-        if not marks or any(partition not in marks and partition not in idle for partition in self._progress.waiting):
-            return 0
-        return min(marks.values())
+    def due_us(self) -> int:
+        """Event time at which the next window closes."""
+        if not self._windows and not self._seen:
+            return NEVER_US
+        return self._progress.next_start_us + self._limits.window_us + self._limits.lateness_us
 
     @property
     def open_windows(self) -> int:
@@ -186,18 +182,6 @@ class HealthStage:
         self._dirty.add((_WINDOW, start_us, tenant, chain))
         return self._windows.setdefault((start_us, tenant, chain), ChainWindow())
 
-    def _advance(self, partial: Partial) -> None:
-        progress = self._progress
-        progress.source_topic = partial.source_topic
-        if partial.waiting_for:
-            progress.waiting = sorted({*progress.waiting, *partial.waiting_for})
-        if partial.idle and partial.source_partition not in progress.idle:
-            progress.idle.append(partial.source_partition)
-        if partial.watermark_unix_us:
-            known = progress.watermarks.get(partial.source_partition, 0)
-            progress.watermarks[partial.source_partition] = max(known, partial.watermark_unix_us)
-        self._dirty.add((_PROGRESS,))
-
     # -- closing --------------------------------------------------------------------------------------------------
 
     def _close(self, closed: Closed) -> None:
@@ -208,6 +192,7 @@ class HealthStage:
             return
         before_us = self._progress.next_start_us
         self._progress.next_start_us = next_start_us
+        self._dirty.add((_PROGRESS,))
         for key in sorted(key for key in self._windows if key[0] < next_start_us):
             self._emit(key, before_us, closed)
         self._end_silence(before_us, next_start_us, closed)
@@ -230,9 +215,8 @@ class HealthStage:
     def _emit_series(self, merged: MergedSeries, before_us: int, closed: Closed) -> None:
         total = merged.total
         series = (total.tenant, total.chain, total.step, total.component)
-        topic = self._progress.source_topic
         sources = [
-            OffsetRange(topic=topic, partition=p, first_offset=first, last_offset=last)
+            OffsetRange(topic=closed.source_topic, partition=p, first_offset=first, last_offset=last)
             for p, (first, last) in sorted(merged.sources.items())
         ]
         window = health_window(total, merged.revision, sources, closed.watermark_us, self._limits.window_us)
@@ -276,16 +260,16 @@ class HealthStage:
             self._dirty.add((_WINDOW, *key))
 
 
-def _loss(delta: Delta, partial: Partial) -> DataLoss:
+def _loss(delta: Delta, partition: int, closed: Closed) -> DataLoss:
     """Return the report of events that belong to a window that was forgotten.
 
     Only a source partition whose first events are older than what all others have left behind can hold such ones.
     """
-    where = (partial.source_topic, partial.source_partition, delta.first_offset, delta.last_offset)
+    where = (closed.source_topic, partition, delta.first_offset, delta.last_offset)
     series = (delta.tenant, delta.chain, delta.step, delta.component)
     return DataLoss(
-        id=derived_id("window-forgotten", *where, *series, delta.window_start_unix_us), topic=partial.source_topic,
-        partition=partial.source_partition, first_offset=delta.first_offset, last_offset=delta.last_offset,
-        detected_unix_us=partial.watermark_unix_us,
+        id=derived_id("window-forgotten", *where, *series, delta.window_start_unix_us), topic=closed.source_topic,
+        partition=partition, first_offset=delta.first_offset, last_offset=delta.last_offset,
+        detected_unix_us=closed.watermark_us,
         reason=f"{delta.events} events of {'/'.join(filter(None, series))} came after their window was forgotten",
     )  # fmt: skip

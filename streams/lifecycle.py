@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from schemas.internal import Delta, EdgeDelta, Execution
+from schemas.internal import Execution, Slice
 from schemas.violations import LogPosition, Violation
 from streams import conformance
-from streams.booking import OVERFLOW, Book, Chain, DeltaKey, EdgeKey, SeriesKey, Window
+from streams.booking import OVERFLOW, Book, Chain, SeriesKey, Window
 from streams.events import ExecutionEvent, StepEvent
 from streams.ids import derived_id
 from streams.limits import Limits
@@ -54,8 +54,8 @@ class Tracked:
 class Output(Struct):
     """What one transaction has to say about one source partition."""
 
-    deltas: dict[DeltaKey, Delta] = field(default_factory=dict)
-    edges: dict[EdgeKey, EdgeDelta] = field(default_factory=dict)
+    slices: list[Slice] = field(default_factory=list)
+    """What it adds to the windows, cut where the watermark passed a multiple of `Limits.slice_us`."""
     violations: list[Violation] = field(default_factory=list)
     finished: dict[RunKey, Execution] = field(default_factory=dict)
     """Also those that changed after they had been finished."""
@@ -88,6 +88,8 @@ class Lifecycle:
     def __init__(self, topic: str, partition: int, rules: RuleBook, limits: Limits) -> None:
         self.partition = partition
         self.watermark_us = 0
+        self.slice_end_us = limits.slice_us
+        """The watermark at which the current slice ends."""
         self.executions: dict[ExecutionKey, Tracked] = {}
         """Open ones, and finished ones that are remembered."""
         self.open = 0
@@ -108,14 +110,23 @@ class Lifecycle:
         out, self.out = self.out, Output()
         for tracked in out.touched:
             tracked.touched = False
-        out.deltas, edges, out.new_series = self.book.take()
-        out.edges |= edges
+        self.cut()
+        out.slices, out.new_series = self.book.take()
         if len(self._chains) > self._limits.max_series:
             self._chains.clear()
         return out
 
-    def restore(self, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]) -> None:
+    def cut(self) -> None:
+        """End the slice that the watermark has left, if it has; also at the end of a transaction."""
+        self.book.cut(self.slice_end_us)
+        self.slice_end_us = self._limits.slice_end_us(self.watermark_us)
+
+    def restore(
+        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
+    ) -> None:
         """Take the state back as of a commit; `finished` in the order in which they finished."""
+        self.watermark_us = watermark_us
+        self.slice_end_us = self._limits.slice_end_us(watermark_us)
         self.book.restore(series)
         for execution in finished:
             if execution.finished_us + self._limits.linger_us > self._now_us:
@@ -133,7 +144,7 @@ class Lifecycle:
         if chain is None:
             chain = self._chains[tenant, name] = Chain(tenant, name, self._rules.find(tenant, name))
             for edge in declared_edges(tenant, chain.rules) if chain.rules is not None else ():
-                self.out.edges[tenant, name, edge.kind, edge.source, edge.target, edge.topic, 0] = edge
+                self.book.declare(edge)
         return chain
 
     def refresh_rules(self) -> None:

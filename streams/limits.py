@@ -13,6 +13,10 @@ class Limits(Struct, frozen=True):
     window_us: int = 10 * SECOND
     lateness_us: int = 2 * SECOND
     """A window closes, and a deadline counts as missed, when the watermark is past it by this much."""
+    slice_us: int = SECOND // 5
+    """In steps of so much event time the analysis sees what happened: the same steps however the log is read."""
+    max_held: int = 100_000
+    """Slices of source partitions that wait for others to come as far; beyond it the two oldest become one."""
     grace_us: int = 300 * SECOND
     """Older events are dead-lettered; younger ones revise their window."""
     future_us: int = 10 * SECOND
@@ -36,6 +40,10 @@ class Limits(Struct, frozen=True):
     """Distinct log statements kept per step."""
     skew_us: int = 10_000
     """Clocks of two services may differ by this much before their order is doubted."""
+
+    def slice_end_us(self, watermark_us: int) -> int:
+        """Return the end of the slice that a watermark is in."""
+        return watermark_us - watermark_us % self.slice_us + self.slice_us
 
     def remembered_since_us(self, watermark_us: int) -> int:
         """Return the finishing time of the oldest execution that may still be remembered at a watermark."""

@@ -98,6 +98,8 @@ class Tracker:
                     time_us = at_us
                 if time_us > watermark_us:
                     life.watermark_us = watermark_us = time_us
+                    if time_us >= life.slice_end_us:
+                        life.cut()
                     if time_us - lateness_us >= timers.next_us:
                         life.run_timers()
             elif time_us < watermark_us - limits.grace_us and kind is not ClockTick:
@@ -160,8 +162,7 @@ class Tracker:
         self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
     ) -> None:
         """Take the state back as of a commit; `finished` in the order in which they finished."""
-        self._life.watermark_us = watermark_us
-        self._life.restore(open_, finished, series)
+        self._life.restore(watermark_us, open_, finished, series)
 
     def _set_back(self, event: Any, broker_us: int, offset: int) -> None:
         """Date an event at its broker time, since nothing is on the log before it happens, and book the wrong clock."""

@@ -6,7 +6,7 @@ from schemas.health import DependencyWindow, HealthWindow, Histogram, OffsetRang
 from schemas.internal import Delta, EdgeDelta
 from schemas.violations import Violation, ViolationType
 from streams import histogram
-from streams.booking import keep_smallest, sample_unit
+from streams.booking import MAX_INDICATORS, first_by_name, keep_smallest, sample_unit
 from streams.ids import derived_id
 
 ERROR_RATE = 0.05
@@ -25,10 +25,10 @@ def merge_delta(into: Delta, other: Delta) -> None:
         setattr(into, name, max(getattr(into, name), getattr(other, name)))
     for name in ("durations", "own", "gap"):
         histogram.merge(getattr(into, name), getattr(other, name))
-    for name in ("violations", "indicators"):
-        counts = getattr(into, name)
-        for key, count in getattr(other, name).items():
+    for counts, more in ((into.violations, other.violations), (into.indicators, other.indicators)):
+        for key, count in more.items():
             counts[key] = counts.get(key, 0) + count
+    into.indicators = first_by_name(into.indicators, MAX_INDICATORS)
     keep_smallest(into.affected, other.affected)
     keep_smallest(into.users, other.users)
     firsts = [t for t in (into.first_violation_unix_us, other.first_violation_unix_us) if t]

@@ -1,7 +1,7 @@
 """What must hold of anomalies, incidents and alerts. Pure.
 
-They cannot be computed again from the events: when an incident is looked at depends on how the partials of the source
-partitions mixed. What can be said is that their corrections are in order, and that what they refer to is there.
+They are not computed a second time: an independent oracle would have to be the detectors and the ranking once more. What
+is said is that their corrections are in order, and that what they refer to is there.
 """
 
 from collections.abc import Iterable, Mapping

@@ -31,6 +31,7 @@ from streams.rootcause.memory import Counts
 from streams.rootcause.ranking import Ranking, blend
 from streams.rootcause.troubles import Trouble
 from streams.rootcause.windows import WindowReader
+from streams.timers import NEVER_US
 
 _MEMORY, _GRAPH, _INCIDENT, _HEAD, _CLOCK = "m", "g", "i", "h", "c"
 _NORMAL = "normal"
@@ -58,7 +59,7 @@ class ImpactStage:
     def observe(
         self, deltas: Sequence[Delta], edges: Sequence[EdgeDelta], source_topic: str, source_partition: int
     ) -> None:
-        """Take in what one transaction added, before any window closes."""
+        """Take in what one source partition added, before any window closes."""
         place = f"{source_topic}:{source_partition}"
         for delta in deltas:
             tenant = self._tenant(delta.tenant)
@@ -80,6 +81,12 @@ class ImpactStage:
             if tenant.touched or moved or self._is_due(tenant):
                 found.extend(self._evaluate(tenant))
         return found
+
+    @property
+    def due_us(self) -> int:
+        """Event time at which an incident is looked at again though nothing comes."""
+        looked_at = (tenant.head.evaluated_us for tenant in self._tenants.values() if tenant.incidents)
+        return min(looked_at, default=NEVER_US) + self._settings.revise_us
 
     def frozen(self, window: HealthWindow) -> bool:
         """Return whether an open incident speaks of a window's key: detectors must not learn from it."""

@@ -109,7 +109,7 @@ class Pipeline:
     def deltas(self) -> list[Delta]:
         return [
             delta for message in self.read(topics.PARTIALS)
-            for delta in msgspec.json.decode(message.value() or b"", type=Partial).deltas
+            for piece in msgspec.json.decode(message.value() or b"", type=Partial).slices for delta in piece.deltas
         ]  # fmt: skip
 
     def events_counted(self) -> int:

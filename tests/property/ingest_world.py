@@ -130,7 +130,8 @@ class World:
         """End a transaction."""
         out = self.tracker.take()
         self.violations |= {found.encode().decode() for found in out.violations}
-        for key, delta in out.deltas.items():
+        for delta in (delta for piece in out.slices for delta in piece.deltas):
+            key = (delta.tenant, delta.chain, delta.step, delta.component, delta.window_start_unix_us)
             if key in self.deltas:
                 into = self.deltas[key]
                 merge_delta(into, copy.deepcopy(delta))
@@ -138,8 +139,9 @@ class World:
                 into.last_offset = max(into.last_offset, delta.last_offset)
             else:
                 self.deltas[key] = copy.deepcopy(delta)
-        for name, edge in out.edges.items():
-            into = self.edges.setdefault(tuple(map(str, name)), msgspec.structs.replace(edge, count=0, failed=0, latency_sum_us=0))
+        for edge in (edge for piece in out.slices for edge in piece.edges):
+            name = (edge.tenant, edge.chain, edge.kind, edge.source, edge.target, edge.topic, str(edge.window_start_unix_us))
+            into = self.edges.setdefault(name, msgspec.structs.replace(edge, count=0, failed=0, latency_sum_us=0))
             into.count += edge.count
             into.failed += edge.failed
             into.latency_sum_us += edge.latency_sum_us

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from health_world import Health, piece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.internal import Delta, EdgeDelta, Partial
-from streams.health import HealthStage
 from streams.limits import Limits
 from streams.windows import merge_delta
 
 T = 1_800_000_000_000_000
 S = 1_000_000
-LIMITS = Limits(window_us=10 * S, lateness_us=2 * S, grace_us=60 * S)
+LIMITS = Limits(window_us=10 * S, lateness_us=2 * S, grace_us=60 * S, slice_us=1)
 PARTITIONS = 3
 COUNTS = ("events", "started", "completed", "failed", "duration_sum_us", "cpu_us", "broker_count", "broker_sum_us", "affected_executions")
 
@@ -48,8 +48,8 @@ def partition_logs(draw: st.DrawFn, partition: int, late: bool) -> list[Partial]
             EdgeDelta("t", "c", "call", "A", "B", "", T + draw(windows) * 10 * S, *draw(st.tuples(*[st.integers(0, 9)] * 4)))
             for _ in range(draw(st.integers(0, 1)))
         ]
-        partials.append(Partial("events", partition, T + at_s * S, 9, pieces, edges, waiting_for=list(range(PARTITIONS))))
-    tick = Partial("events", partition, T + 200 * S, 9, waiting_for=list(range(PARTITIONS)))  # silence at the end
+        partials.append(piece(partition, T + at_s * S, pieces, edges, waiting_for=list(range(PARTITIONS))))
+    tick = piece(partition, T + 200 * S, [], [], waiting_for=list(range(PARTITIONS)))  # silence at the end
     return [*partials, tick]
 
 
@@ -72,7 +72,7 @@ def _grouped(partials: list[Partial]) -> list[Partial]:
         last = grouped[-1] if grouped else None
         if last is not None and last.source_partition == partial.source_partition:
             grouped[-1] = msgspec.structs.replace(
-                partial, deltas=[*last.deltas, *partial.deltas], edges=[*last.edges, *partial.edges],
+                partial, slices=[*last.slices, *partial.slices],
                 watermark_unix_us=max(last.watermark_unix_us, partial.watermark_unix_us),
             )  # fmt: skip
         else:
@@ -82,7 +82,7 @@ def _grouped(partials: list[Partial]) -> list[Partial]:
 
 def final(partials: list[Partial], restart_after: int | None = None, silence: bool = True) -> dict[str, dict[str, Any]]:
     """The last word on every window and edge, without when it was said."""
-    stage, store = HealthStage(LIMITS), dict[str, bytes | None]()
+    stage, store = Health(LIMITS), dict[str, bytes | None]()
     words: dict[str, Any] = {}
     for number, partial in enumerate(copy.deepcopy(partials)):
         closed = stage.apply(partial)
@@ -92,7 +92,7 @@ def final(partials: list[Partial], restart_after: int | None = None, silence: bo
             words[said.id] = said
         if number == restart_after:
             store |= dict(stage.changes())
-            stage = HealthStage(LIMITS)
+            stage = Health(LIMITS)
             for key, value in store.items():
                 if value is not None:
                     stage.restore(key, value)
@@ -128,7 +128,7 @@ def test_any_restart_gives_the_same_windows(data: st.DataObject) -> None:
 @given(st.data())
 def test_nothing_is_lost_or_counted_twice(data: st.DataObject) -> None:
     sources = [data.draw(partition_logs(partition, late=True)) for partition in range(PARTITIONS)]
-    sent = sum(delta.events for source in sources for partial in source for delta in partial.deltas)
+    sent = sum(delta.events for source in sources for partial in source for one in partial.slices for delta in one.deltas)
     windows = final(data.draw(mixes(sources))).values()
     assert sum(word["events"] for word in windows if "events" in word) == sent
 

@@ -61,7 +61,7 @@ def test_every_event_is_booked_refused_a_duplicate_or_a_tick(log: list[Record]) 
     world = World()
     world.apply(log)
     out = world.tracker.take()
-    booked = sum(delta.events for delta in out.deltas.values())
+    booked = sum(delta.events for piece in out.slices for delta in piece.deltas)
     others = out.counts.get("duplicates", 0) + out.counts.get("ticks", 0) + len(world.refused)
     assert booked + others == len(log)
 

@@ -74,10 +74,10 @@ class World:
         for number, tracker in enumerate(self.trackers):
             out = tracker.take()
             self.violations += out.violations
-            deltas, edges = list(out.deltas.values()), list(out.edges.values())
-            self.counted += sum(delta.events for delta in deltas)
-            partial = Partial(TOPIC, number, tracker.watermark_us, tracker.next_offset - 1, deltas, edges)
-            self._hear(tracker.watermark_us, self.analysis.apply(partial))
+            self.counted += sum(delta.events for piece in out.slices for delta in piece.deltas)
+            partial = Partial(TOPIC, number, tracker.watermark_us, tracker.next_offset - 1, out.slices)
+            for findings in self.analysis.apply(partial):
+                self._hear(tracker.watermark_us, findings)
 
     def _hear(self, at_us: int, findings: Findings) -> None:
         self.anomalies += findings.anomalies

@@ -20,8 +20,7 @@ def run(events: Sequence[Event], analysis: Analysis | None = None) -> list[Findi
     for offset, event in enumerate(events):
         tracker.apply([event], [offset], [event.time_unix_us])
         out = tracker.take()
-        partial = Partial("events", 0, tracker.watermark_us, offset, list(out.deltas.values()), list(out.edges.values()))
-        found.append(analysis.apply(partial))
+        found += analysis.apply(Partial("events", 0, tracker.watermark_us, offset, out.slices))
     return found
 
 

@@ -5,18 +5,19 @@ import itertools
 from typing import Any
 
 import pytest
+from health_world import Health, piece
 
 from schemas.health import HealthWindow
-from schemas.internal import Delta, EdgeDelta, Partial
+from schemas.internal import Delta, EdgeDelta, Partial, Slice
 from streams.booking import Window
-from streams.health import SILENT_WINDOWS, Closed, HealthStage
+from streams.health import SILENT_WINDOWS, Closed
 from streams.histogram import buckets
 from streams.ids import parts_of
 from streams.limits import Limits
 
 T = 1_800_000_000_000_000
 S = 1_000_000
-LIMITS = Limits(window_us=10 * S, lateness_us=2 * S, grace_us=60 * S)
+LIMITS = Limits(window_us=10 * S, lateness_us=2 * S, grace_us=60 * S, slice_us=1)
 
 
 def delta(window: int = 0, step: str = "a", first: int = 0, **more: Any) -> Delta:
@@ -26,18 +27,22 @@ def delta(window: int = 0, step: str = "a", first: int = 0, **more: Any) -> Delt
 
 
 def partial(partition: int, watermark_s: float, *deltas: Delta, **more: Any) -> Partial:
-    return Partial("events", partition, T + round(watermark_s * S), 99, copy.deepcopy(list(deltas)), **more)
+    """What came until the watermark, or until the newest window's end if that is earlier."""
+    watermark_us = T + round(watermark_s * S)
+    end_us = max((one.window_start_unix_us + 10 * S for one in deltas), default=watermark_us)
+    edges = more.pop("edges", [])
+    return piece(partition, watermark_us, copy.deepcopy(list(deltas)), edges, min(watermark_us, end_us), **more)
 
 
-def stage() -> HealthStage:
-    return HealthStage(LIMITS)
+def stage() -> Health:
+    return Health(LIMITS)
 
 
-def feed(found: HealthStage, *partials: Partial) -> Closed:
+def feed(found: Health, *partials: Partial) -> Closed:
     """All that came of several partials."""
     closed = [found.apply(one) for one in partials]
     return Closed(
-        found.watermark_us, *(list(itertools.chain(*(getattr(c, name) for c in closed))) for name in ("windows", "dependencies", "violations"))
+        found.watermark_us, "", *(list(itertools.chain(*(getattr(c, name) for c in closed))) for name in ("windows", "dependencies", "violations"))
     )  # fmt: skip
 
 
@@ -72,8 +77,8 @@ def test_unread_partitions_hold_windows_back_until_they_report() -> None:
 
 def test_pieces_of_a_batch_without_a_watermark_move_nothing() -> None:
     found = stage()
-    piece = Partial("events", 0, 0, 0, [delta()])
-    assert feed(found, piece, piece).windows == []
+    part = Partial("events", 0, 0, 0, [Slice(T + 5 * S, [delta()])])
+    assert feed(found, part, part).windows == []
     assert found.watermark_us == 0
 
 
@@ -138,11 +143,11 @@ def test_components_resources_are_never_told_silent() -> None:
 
 
 def test_window_says_counts_rates_and_quantiles() -> None:
-    piece = delta(events=12, started=2, completed=8, failed=2, cpu_us=5, io_wait_us=6, memory_max_bytes=7)
-    piece.broker_count, piece.broker_sum_us, piece.broker_max_us = 2, 30, 20
+    part = delta(events=12, started=2, completed=8, failed=2, cpu_us=5, io_wait_us=6, memory_max_bytes=7)
+    part.broker_count, part.broker_sum_us, part.broker_max_us = 2, 30, 20
     took_us = range(1_000, 11_000, 1_000)
-    piece.durations, piece.duration_sum_us, piece.duration_max_us = buckets(took_us), sum(took_us), max(took_us)
-    window: HealthWindow = feed(stage(), partial(0, 12, piece)).windows[0]
+    part.durations, part.duration_sum_us, part.duration_max_us = buckets(took_us), sum(took_us), max(took_us)
+    window: HealthWindow = feed(stage(), partial(0, 12, part)).windows[0]
     assert (window.kind, window.started, window.completed, window.failed) == ("step", 2, 8, 2)
     assert (window.error_ratio, window.throughput_per_s) == (0.2, 1.0)
     assert (window.mean_us, window.max_us) == (5_500, 10_000)
@@ -209,7 +214,7 @@ def test_windows_are_dropped_after_the_grace_and_not_before() -> None:
     feed(found, partial(0, 12, delta()), partial(0, 71))
     revised = [w for w in feed(found, partial(0, 72 + 9, delta())).windows if w.events]
     assert [(w.events, w.revision) for w in revised] == [(2, 1)]
-    assert sum(value is None for key, value in found.changes() if parts_of(key)[0] == "window") == 1
+    assert sum(value is None for key, value in found.health.changes() if parts_of(key)[0] == "window") == 1
 
 
 def test_saved_and_restored_it_goes_on_the_same() -> None:
@@ -258,7 +263,7 @@ def test_state_comes_back_whatever_the_names_hold() -> None:
         again.restore(key, value or b"")
     assert again.open_windows == 2
     again.apply(partial(0, 6, odd, delta(chain="c/d")))
-    assert dict(again.changes()).keys() == entries.keys()
+    assert dict(again.changes()).keys() == {key for key in entries if "progress" not in key} | {'slices/["progress"]'}
 
 
 def test_violation_of_a_window_is_said_once_as_it_first_was() -> None:
@@ -297,7 +302,9 @@ def test_partition_that_holds_records_but_no_event_holds_no_window_back() -> Non
 def test_what_comes_after_its_window_was_forgotten_is_reported_and_replaces_nothing() -> None:
     found = stage()
     feed(found, partial(0, 15, delta(events=20, completed=20)), partial(0, 200))
-    late = found.apply(partial(1, 1, delta(first=7, events=2, completed=2)))
+    assert found.apply(partial(1, 1, delta(first=7, events=2, completed=2))).losses == []
+    assert found.watermark_us == T + 1 * S
+    late = found.apply(partial(1, 201))
     assert late.windows == []
     (loss,) = late.losses
     assert (loss.partition, loss.first_offset, loss.last_offset) == (1, 7, 8)

@@ -167,8 +167,9 @@ def additions(executions: list[Execution], window_us: int = 10 * SECOND) -> tupl
             book_unit(book.at(chain, unit.step, unit.component, unit.end_us, execution.last_offset), unit)
         for edge in edges:
             book.edge(chain, edge, execution.last_us)
-    deltas, found, _ = book.take()
-    return list(deltas.values()), list(found.values())
+    book.cut(0)
+    slices, _ = book.take()
+    return [delta for piece in slices for delta in piece.deltas], [edge for piece in slices for edge in piece.edges]
 
 
 def _book_steps(book: Book, chain: Chain, execution: Execution) -> None:

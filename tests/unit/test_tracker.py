@@ -1,5 +1,6 @@
 """The tracker: what one source partition's events come to."""
 
+import copy
 import itertools
 from typing import Any
 
@@ -15,6 +16,7 @@ from streams.lifecycle import Output
 from streams.limits import Limits
 from streams.rules import RuleBook
 from streams.tracker import Tracker
+from streams.windows import merge_delta
 
 T = 1_800_000_000_000_000
 MS = 1_000
@@ -82,7 +84,17 @@ def only(out: Output, kind: str) -> Violation:
 
 def delta(out: Output, step: str, window: int = 0, chain: str = "abc") -> Delta:
     component = step.upper()
-    return out.deltas["default", chain, step, component, T + window * 10 * S]
+    return deltas(out)["default", chain, step, component, T + window * 10 * S]
+
+
+def deltas(out: Output) -> dict[tuple[str, str, str, str, int], Delta]:
+    """What was added, summed over the slices."""
+    found: dict[tuple[str, str, str, str, int], Delta] = {}
+    for one in copy.deepcopy([one for piece in out.slices for one in piece.deltas]):
+        known = found.setdefault((one.tenant, one.chain, one.step, one.component, one.window_start_unix_us), one)
+        if known is not one:
+            merge_delta(known, one)
+    return found
 
 
 def touched(out: Output) -> list[str]:
@@ -128,9 +140,9 @@ def test_events_of_a_step_are_booked_with_duration_resources_and_broker_time() -
 def test_duration_left_out_is_the_time_since_the_start_and_zero_without_one() -> None:
     end = event("step.completed", 80, step="a")
     out = Feed().send(begun("a", 30), end, event("step.completed", 80, step="b")).take()
-    assert out.deltas["default", "abc", "a", "A", T].started == 1
-    assert out.deltas["default", "abc", "a", "a", T].duration_sum_us == 50 * MS
-    assert out.deltas["default", "abc", "b", "b", T].duration_sum_us == 0
+    assert deltas(out)["default", "abc", "a", "A", T].started == 1
+    assert deltas(out)["default", "abc", "a", "a", T].duration_sum_us == 50 * MS
+    assert deltas(out)["default", "abc", "b", "b", T].duration_sum_us == 0
 
 
 def test_step_failed_is_told_with_its_error_and_where_it_was_seen() -> None:
@@ -148,7 +160,7 @@ def test_step_failed_is_told_with_its_error_and_where_it_was_seen() -> None:
 def test_execution_is_affected_once_however_many_violations_it_has() -> None:
     out = Feed().send(failed("a", 20), failed("a", 40, attempt=2), failed("b", 60)).take()
     assert [found.type for found in out.violations] == ["step.failed"] * 3
-    assert sum(book.affected_executions for book in out.deltas.values()) == 1
+    assert sum(book.affected_executions for book in deltas(out).values()) == 1
 
 
 def test_execution_failed_ends_it_at_once_when_nothing_is_pending() -> None:
@@ -333,7 +345,7 @@ def test_fan_in_parents_become_edges() -> None:
     feed = Feed().send(ended("b", 100, span="sb"), ended("c", 120, span="sc"), ended("d", 200, span="sd", parents=parents))
     out = feed.send(event("execution.failed", 210, error_type="E")).take()
     assert finished(out).steps["sd"].parents == [("sb", "", ""), ("sc", "", ""), ("x", "other", "X")]
-    assert {(edge.source, edge.target) for edge in out.edges.values()} >= {("B", "D"), ("C", "D"), ("X", "D")}
+    assert {(edge.source, edge.target) for piece in out.slices for edge in piece.edges} >= {("B", "D"), ("C", "D"), ("X", "D")}
 
 
 def test_definition_holds_only_executions_that_began_after_it() -> None:
@@ -360,9 +372,9 @@ def test_same_event_twice_is_counted_once(ids: dict[str, str]) -> None:
     twice = Feed().send(*(e for e in events for _ in range(2))).tick(2_200).take()
     assert twice.counts["duplicates"] == 4
     assert kinds(twice) == kinds(once) == [("step.failed", "a")]
-    for key, book in once.deltas.items():
-        assert twice.deltas[key].events == book.events
-        assert twice.deltas[key].durations == book.durations
+    for key, book in deltas(once).items():
+        assert deltas(twice)[key].events == book.events
+        assert deltas(twice)[key].durations == book.durations
 
 
 def test_second_end_under_another_id_is_a_second_run() -> None:
@@ -415,11 +427,12 @@ def test_future_has_an_exact_edge_and_does_not_move_the_watermark() -> None:
 def test_declared_topics_are_told_once_per_tenant_and_count_nothing() -> None:
     steps = (ChainStep(name="a", component="A", output="orders"), ChainStep(name="b", component="B", input="orders"))
     feed = Feed(ChainDefinition(name="abc", steps=steps))
-    edges = feed.send(ended("a", 10), ended("a", 20, execution="f")).take().edges.values()
-    assert [(x.kind, x.source, x.target, x.topic, x.count) for x in edges] == [
+    (piece,) = feed.send(ended("a", 10), ended("a", 20, execution="f")).take().slices
+    assert [(x.kind, x.source, x.target, x.topic, x.count) for x in piece.edges] == [
         ("topic", "A", "", "orders", 0), ("topic", "", "B", "orders", 0),
     ]  # fmt: skip
-    assert feed.send(ended("a", 30, execution="g")).take().edges == {}
+    (piece,) = feed.send(ended("a", 30, execution="g")).take().slices
+    assert piece.edges == []
 
 
 def test_event_ahead_of_the_broker_counts_at_the_brokers_time_and_its_clock_is_booked() -> None:
@@ -430,7 +443,7 @@ def test_event_ahead_of_the_broker_counts_at_the_brokers_time_and_its_clock_is_b
     feed.send(ended("b", 7_100, execution="f"), broker_ms=2_100)
     out = feed.take()
     assert feed.tracker.watermark_us == T + 2_100 * MS
-    assert {key[3]: book.violations for key, book in out.deltas.items() if not key[1]} == {"B": {"clock.ahead": 2}, "C": {"clock.ahead": 1}}
+    assert {key[3]: book.violations for key, book in deltas(out).items() if not key[1]} == {"B": {"clock.ahead": 2}, "C": {"clock.ahead": 1}}
     execution = feed.tracker.executions[0]
     assert [step.end_us for step in execution.steps.values()] == [T + 1_500 * MS, T + 2_000 * MS, T + 2_000 * MS]
 
@@ -440,7 +453,7 @@ def test_refusals_among_good_events_cost_no_good_one() -> None:
     feed.send(ended("a", 20_000), ended("b", 1), ended("c", 90_000), ended("d", 20_010), broker_ms=20_000)
     out = feed.take()
     assert [refused.stage for _, refused in feed.refused] == ["late", "future"]
-    assert sum(book.events for book in out.deltas.values()) == 2
+    assert sum(book.events for book in deltas(out).values()) == 2
     assert feed.tracker.next_offset == 4
 
 
@@ -464,7 +477,7 @@ def test_tick_moves_only_the_watermark() -> None:
     before = feed.tracker.clock
     feed.take()
     out = feed.tick(700).take()
-    assert (out.counts, len(out.deltas), out.violations) == ({"ticks": 1}, 0, [])
+    assert (out.counts, len(deltas(out)), out.violations) == ({"ticks": 1}, 0, [])
     assert feed.tracker.watermark_us == T + 700 * MS
     assert feed.tracker.clock == before == (T + 10 * MS, T + 10 * MS)
 
@@ -497,7 +510,7 @@ def test_log_heard_before_its_step_does_not_hold_the_execution_open() -> None:
 def test_resource_samples_are_summed_per_component() -> None:
     sample = {"type": "resource.sampled", "component": "A", "time_unix_us": T}
     out = Feed().send({**sample, "cpu_ratio": 0.5}, {**sample, "cpu_ratio": 0.25, "memory_bytes": 10}).take()
-    found = out.deltas["default", "", "", "A", T]
+    found = deltas(out)["default", "", "", "A", T]
     assert found.samples == {"cpu_ratio": (2, 750_000, 0.5), "memory_bytes": (1, 10, 10.0)}
 
 
@@ -537,9 +550,9 @@ def test_beyond_max_series_further_ones_are_booked_under_overflow_and_told_once_
     feed = Feed(max_series=3)
     chains = [{**ended("a", n), "chain": f"c{n}", "execution": f"e{n}"} for n in range(8)]
     out = feed.send(*chains).take()
-    over = out.deltas["default", OVERFLOW, "", "", T]
+    over = deltas(out)["default", OVERFLOW, "", "", T]
     assert over.events == 5
-    assert [key[1] for key in out.deltas] == ["c0", "c1", "c2", OVERFLOW]
+    assert [key[1] for key in deltas(out)] == ["c0", "c1", "c2", OVERFLOW]
     (found,) = [found for found in out.violations if found.type == "cardinality.exceeded"]
     assert "3 distinct steps" in found.detail
     assert len(out.new_series) == 3
@@ -586,9 +599,9 @@ def test_take_returns_what_came_since_the_last_one() -> None:
     feed = Feed().send(ended("a", 10))
     first = feed.take()
     second = feed.send(ended("b", 20)).take()
-    assert [key[2] for key in first.deltas] == ["a"]
-    assert [key[2] for key in second.deltas] == ["b"]
-    assert len(feed.take().deltas) == 0
+    assert [key[2] for key in deltas(first)] == ["a"]
+    assert [key[2] for key in deltas(second)] == ["b"]
+    assert feed.take().slices == []
 
 
 def test_touched_are_all_executions_that_changed_and_no_others() -> None:
@@ -610,7 +623,7 @@ def test_empty_batch_changes_nothing() -> None:
     state = (feed.tracker.next_offset, feed.tracker.watermark_us, feed.tracker.clock)
     out = feed.send().take()
     assert state == (feed.tracker.next_offset, feed.tracker.watermark_us, feed.tracker.clock)
-    assert (len(out.deltas), out.touched, out.counts) == (0, [], {})
+    assert (len(deltas(out)), out.touched, out.counts) == (0, [], {})
 
 
 def test_same_log_gives_the_same_ids() -> None:
@@ -632,5 +645,5 @@ def test_two_tenants_may_use_the_same_execution_id() -> None:
     for tenant, number in itertools.product("xy", range(2)):
         feed.send(ended("a", number, tenant=tenant, attempt=number + 1))
     out = feed.take()
-    assert {key[0]: book.events for key, book in out.deltas.items()} == {"x": 2, "y": 2}
+    assert {key[0]: book.events for key, book in deltas(out).items()} == {"x": 2, "y": 2}
     assert feed.tracker.open_executions == 2
