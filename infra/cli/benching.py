@@ -1,0 +1,92 @@
+"""What the bench commands share: a folder, engines that live as long as the measurement, progress, errors in one sentence."""
+
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from connectors.settings import Settings
+from infra import devstack
+from infra.bench.loading import Tell, fresh_prefix
+from infra.bench.processes import BenchError
+from infra.cli.common import HOME, CommandError, console, print_json
+from infra.devstack import Stack
+from infra.supervisor import NotReady
+
+
+@contextmanager
+def measuring() -> Iterator[tuple[Path, Console]]:
+    """Give a folder that is removed afterwards, and where progress is told; errors of a measurement become a sentence."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    parent = HOME / "bench"
+    parent.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(dir=parent)).resolve()
+    try:
+        yield home, Console(stderr=True, highlight=False)
+    except (BenchError, devstack.DevstackError, NotReady) as error:
+        raise CommandError(str(error)) from error
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def own_engines(home: Path, told: Console, engines: Collection[str]) -> Iterator[Stack]:
+    """Run engines of the measurement's own, begun anew."""
+    told.print(f"starting {', '.join(engines)} …")
+    with devstack.running(home, engines=list(engines), console=told) as stack:
+        yield stack
+
+
+@contextmanager
+def cluster(home: Path, told: Console) -> Iterator[Settings]:
+    """Give settings with a fresh prefix: on the configured brokers, else on a Kafka that lives as long as the block."""
+    prefix = fresh_prefix()
+    if "bootstrap_servers" in Settings.explicit():
+        yield Settings(topic_prefix=prefix)
+        return
+    with own_engines(home, told, ["kafka"]) as stack:
+        yield Settings(bootstrap_servers=stack.bootstrap_servers, topic_prefix=prefix)
+
+
+@contextmanager
+def progress(told: Console) -> Iterator[Tell]:
+    """Give a function that shows how far a stage is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=told) as shown:
+        bars: dict[str, TaskID] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in bars or shown.tasks[bars[stage]].finished:
+                bars[stage] = shown.add_task(stage)
+            shown.update(bars[stage], completed=min(done, total), total=total)
+
+        yield tell
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return a list of positive numbers as it stands in an option."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise CommandError(f"{text} is no list of positive numbers, like 1,10,100")
+    return found
+
+
+def show(document: dict[str, Any], table: Table, as_json: bool) -> None:
+    """Print a result as JSON, or as a table with the machine below."""
+    if as_json:
+        print_json(document)
+        return
+    console.print(table)
+    on = document["machine"]
+    console.print(f"{on['cores']} cores, Python {on['python']}, load {on['load_1m']} in the last minute")
