@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test test-fast lint contract lock clean
+.PHONY: help install demo up down status chaos test test-fast lint contract lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ down: install ## stop them; their data stays
 
 status: install ## show what runs, how far it is, and what lags
 	@$(BIN)/flowchain status
+
+chaos: install ## kill, pause and restart everything under load for ten minutes, then verify that nothing is lost or twice
+	@$(BIN)/flowchain chaos --seed 1
 
 test: install ## all tests, on real engines, by two processes that have a stack each
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -20,6 +20,7 @@ from schemas.topics import PARTIALS
 from streams.alerts import AlertSettings
 from streams.analysis import AnalysisSettings
 from streams.anomaly import AnomalySettings
+from streams.graph import GraphSettings
 from streams.impact import ImpactSettings
 from streams.rootcause.memory import MemorySettings
 
@@ -111,12 +112,15 @@ def analysis_settings(settings: Settings) -> AnalysisSettings:
     return AnalysisSettings(
         limits=settings.limits,
         anomaly=AnomalySettings(
-            warm_up_windows=settings.anomaly_warmup_windows, hold_us=round(settings.anomaly_hold_s * 1e6)
+            warm_up_windows=settings.anomaly_warmup_windows, hold_us=round(settings.anomaly_hold_s * 1e6),
+            max_keys=settings.max_detectors,
         ),
         impact=ImpactSettings(
-            quiet_us=round(settings.incident_quiet_s * 1e6), memory=MemorySettings(window_us=settings.limits.window_us)
+            quiet_us=round(settings.incident_quiet_s * 1e6), max_tenants=settings.max_tenants, max_open=settings.max_incidents,
+            memory=MemorySettings(window_us=settings.limits.window_us, max_contexts=settings.max_contexts),
+            graph=GraphSettings(max_edges=settings.max_graph_edges),
         ),
-        alerts=AlertSettings(),
+        alerts=AlertSettings(max_remembered=settings.max_alerts),
     )
 
 

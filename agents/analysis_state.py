@@ -10,15 +10,16 @@ import time
 
 import msgspec
 
+from agents.pieces import Pieces
 from connectors.log import read_changelog
 from connectors.producers import TIMEOUT_S, transactional_producer
 from connectors.settings import Settings
 from connectors.telemetry import (
     COMMIT_SECONDS,
     COMMITS,
+    LIMIT_REACHED,
     RECORDS_OUT,
     SLICES_HELD,
-    SLICES_MERGED,
     VIOLATIONS,
     WATERMARK,
     WINDOWS_OPEN,
@@ -46,6 +47,7 @@ class AnalysisPartition:
         """Whether something waits that should be seen at once."""
         self._settings = settings
         self._analysis = Analysis(stages)
+        self._pieces = Pieces()
         self._pending: list[tuple[topics.Topic, Record]] = []
         self._topic = settings.topic(topics.ANALYSIS_STATE.name)
         self._producer = transactional_producer(settings, f"{settings.group('analysis')}-{partition}")
@@ -82,7 +84,8 @@ class AnalysisPartition:
         for topic, record in self._pending:
             producer.produce(self._settings.topic(topic.name), record.encode(), getattr(record, "tenant", None))
         for key, value in self._analysis.changes():
-            producer.produce(self._topic, value, key.encode(), self.partition)
+            for name, piece in self._pieces.cut(key.encode(), value):
+                producer.produce(self._topic, piece, name, self.partition)
         producer.produce(self._topic, str(self.applied).encode(), MARK, self.partition)
         producer.commit_transaction(TIMEOUT_S)
         self._measure(time.perf_counter() - started)
@@ -112,13 +115,13 @@ class AnalysisPartition:
         WATERMARK.labels("analysis", str(self.partition)).set(self.watermark_us / 1e6)
         WINDOWS_OPEN.labels(str(self.partition)).set(self.open_windows)
         SLICES_HELD.labels(str(self.partition)).set(self._analysis.slices.held)
-        SLICES_MERGED.labels(str(self.partition)).inc(self._analysis.slices.merged)
-        self._analysis.slices.merged = 0
+        for bound, count in self._analysis.take_reached().items():
+            LIMIT_REACHED.labels(bound).inc(count)
 
     def _load(self) -> None:
         entries = read_changelog(self._settings, self._topic, self.partition)
         mark = entries.pop(MARK, None)
-        for key, value in entries.items():
+        for key, value in self._pieces.join(entries).items():
             self._analysis.restore(key.decode(), value)
         if mark is not None:
             self.applied = self.saved = int(mark)

@@ -71,13 +71,15 @@ class IngestWorker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topic = settings.topic(EVENTS_TOPIC.name)
-        self.rules = RuleBook()
+        self.rules = RuleBook(limit=settings.max_definitions)
         self.trackers: dict[int, Tracker] = {}
         self.health = Health("ingest")
         self.health.details = self._details
         self._definitions = DefinitionReader(settings, self.rules)
-        self._analysis_partitions = partition_counts(settings)[settings.topic(PARTIALS.name)]
-        self._progress = ProgressDesk(self.trackers)
+        partitions = partition_counts(settings)
+        self._all_partitions = range(partitions[self.topic])
+        self._analysis_partitions = partitions[settings.topic(PARTIALS.name)]
+        self._progress = ProgressDesk(self.trackers, settings.max_chains)
         self._pending: dict[int, output.Pending] = {}
         self._idle: dict[int, float] = {}
         """Per partition read to its end: when it last held something new (monotonic seconds)."""
@@ -270,18 +272,23 @@ class IngestWorker:
         tracker = self.trackers[partition]
         low, _ = offsets_held(self._consumer, self.topic, partition)
         self._report_loss(tracker, tracker.next_offset, low)
-        self._consumer.seek(TopicPartition(self.topic, partition, low))
+        # Not by a seek: the client has given up fetching the partition.
+        self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+        self._consumer.incremental_assign([TopicPartition(self.topic, partition, low)])
 
     def _report_loss(self, tracker: Tracker, first: int, resume_at: int) -> None:
         log.error("data loss", partition=tracker.partition, first_offset=first, resume_at=resume_at)
         DATA_LOSS.labels(self.topic).inc(max(0, resume_at - first))
         tracker.next_offset = resume_at
-        self._pending.setdefault(tracker.partition, output.Pending()).lost = (first, resume_at - 1)
+        self._pending.setdefault(tracker.partition, output.Pending()).lost.append((first, resume_at - 1))
 
     def _unread(self, consumer: Consumer) -> list[int]:
-        """Return the partitions that hold records of which the group has read none: no window closes before they report."""
-        partitions = consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions
-        never = [p for p, offset in offsets_committed(consumer, self.topic, partitions).items() if offset < 0]
+        """Return the partitions that hold records of which the group has read none: no window closes before they report.
+
+        Nothing here may ask the consumer for metadata: within a callback that makes the client forget that it is being
+        polled, and the next callback of the same `consume` aborts the process.
+        """
+        never = [p for p, offset in offsets_committed(consumer, self.topic, self._all_partitions).items() if offset < 0]
         held = {p: offsets_held(consumer, self.topic, p) for p in never}
         return [p for p, (low, high) in held.items() if low < high]
 

@@ -6,7 +6,9 @@ from agents.ingest_output import Pending
 from connectors.telemetry import EVENTS, EXECUTIONS, LAG, LIMIT_REACHED, OPEN_EXECUTIONS, VIOLATIONS, WATERMARK
 from streams.tracker import Tracker
 
-LIMIT_COUNTS = ("untracked_steps", "closed_by_limit", "series_over_limit")
+LIMIT_COUNTS = (
+    "untracked_steps", "closed_by_limit", "finished_over_limit", "series_over_limit", "edges_over_limit", "evidence_over_limit",
+)  # fmt: skip
 
 
 def measure(topic: str, tracker: Tracker, pending: Pending, end: int) -> None:

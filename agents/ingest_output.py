@@ -9,6 +9,7 @@ import orjson
 from confluent_kafka import Producer
 
 from agents.ingest_letters import Dead
+from agents.messages import MAX_BYTES, fitting, halve_list, halve_slices
 from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
 from connectors.telemetry import RECORDS_OUT
@@ -20,10 +21,11 @@ from streams.lifecycle import Output
 from streams.tracker import Tracker
 
 encode = msgspec.json.Encoder().encode
-EXECUTION, SERIES, PARTITION = "e", "s", b"p"
+EXECUTION, SERIES, EDGE, PARTITION = "e", "s", "d", b"p"
 """What the keys of the changelog begin with; there is one partition."""
-DELTAS_PER_PARTIAL = 2_000
 STEPS_PER_BATCH = 2_000
+MAX_LETTER_BYTES = 8_000_000
+"""Of a refused record so much of its value is kept: a broker may allow larger events than dead letters can be."""
 TICK_HEADERS: Headers = [("flowchain-tick", b"1")]
 
 
@@ -33,8 +35,8 @@ class Pending:
 
     events: int = 0
     dead: list[Dead] = field(default_factory=list)
-    lost: tuple[int, int] | None = None
-    """Offsets that were gone, both included."""
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    """Offsets that were gone, both included: retention may overtake a worker again before it commits."""
     waiting_for: list[int] = field(default_factory=list)
     idle: bool = False
     """Read to its end without any event."""
@@ -55,13 +57,13 @@ def publish(
         producer.produce(settings.topic(topics.VIOLATIONS.name), violation.encode(), violation.tenant)
     for dead in pending.dead:
         producer.produce(
-            settings.topic(topics.EVENTS_DLQ.name), dead.value, dead.message.key(), tracker.partition,
+            settings.topic(topics.EVENTS_DLQ.name), _kept(dead.value), dead.message.key(), tracker.partition,
             headers=letter_headers(headers_of(dead.message), dead.letter()),
         )  # fmt: skip
     RECORDS_OUT.labels(topics.VIOLATIONS.name).inc(len(out.violations))
     RECORDS_OUT.labels(topics.EVENTS_DLQ.name).inc(len(pending.dead))
-    if pending.lost is not None:
-        _data_loss(producer, settings, source, tracker, pending.lost)
+    for lost in pending.lost:
+        _data_loss(producer, settings, source, tracker, lost)
     _changelog(producer, settings.topic(topics.OPEN_EXECUTIONS.name), tracker, pending)
 
 
@@ -81,26 +83,43 @@ def _partials(
 ) -> None:
     topic = settings.topic(topics.PARTIALS.name)
     for partition, slices in enumerate(_by_tenant(pending.out.slices, partitions)):
-        *first, last = list(_by_size(slices)) or [[]]
-        for chunk in first:
-            producer.produce(topic, encode(Partial(source, tracker.partition, 0, 0, chunk)), partition=partition)
-        RECORDS_OUT.labels(topics.PARTIALS.name).inc(len(first) + 1)
-        partial = Partial(
-            source, tracker.partition, tracker.watermark_us, tracker.next_offset - 1, last, pending.waiting_for,
-            pending.idle,
-        )  # fmt: skip
-        producer.produce(topic, encode(partial), partition=partition)
+        for value in _cut_partial(source, tracker, pending, slices):
+            producer.produce(topic, value, partition=partition)
+            RECORDS_OUT.labels(topics.PARTIALS.name).inc()
+
+
+def _cut_partial(source: str, tracker: Tracker, pending: Pending, slices: list[Slice]) -> Iterator[bytes]:
+    """Yield a partial as one message, or as several of which the last brings the watermark."""
+
+    def last(slices: list[Slice]) -> bytes:
+        where = (source, tracker.partition, tracker.watermark_us, tracker.next_offset - 1)
+        return encode(Partial(*where, slices, pending.waiting_for, pending.idle))
+
+    value = last(slices)
+    if len(value) <= MAX_BYTES:
+        yield value
+        return
+    yield from fitting(slices, lambda part: encode(Partial(source, tracker.partition, 0, 0, part)), halve_slices)
+    yield last([])
 
 
 def _traces(
     producer: Producer, settings: Settings, source: str, tracker: Tracker, executions: list[Execution]
 ) -> None:
     topic = settings.topic(topics.TRACES.name)
+
+    def batch(part: list[Execution]) -> bytes:
+        return encode(TraceBatch(source, tracker.partition, tracker.watermark_us, part, tracker.trace_batches + 1))
+
     for chunk in _by_steps(executions):
-        tracker.trace_batches += 1
-        batch = TraceBatch(source, tracker.partition, tracker.watermark_us, chunk, tracker.trace_batches)
-        producer.produce(topic, encode(batch), partition=tracker.partition)
-        RECORDS_OUT.labels(topics.TRACES.name).inc()
+        for value in fitting(chunk, batch, halve_list):
+            tracker.trace_batches += 1
+            producer.produce(topic, value, partition=tracker.partition)
+            RECORDS_OUT.labels(topics.TRACES.name).inc()
+
+
+def _kept(value: bytes | None) -> bytes | None:
+    return value if value is None else value[:MAX_LETTER_BYTES]
 
 
 def _data_loss(
@@ -125,8 +144,9 @@ def _changelog(producer: Producer, topic: str, tracker: Tracker, pending: Pendin
         elif tracked.logged:
             producer.produce(topic, None, _name(EXECUTION, tracked.key), partition)
             tracked.logged = False
-    for series in out.new_series:
-        producer.produce(topic, b"1", _name(SERIES, series), partition)
+    for kind, keys in ((SERIES, out.new_series), (EDGE, out.new_edges)):
+        for key in keys:
+            producer.produce(topic, b"1", _name(kind, key), partition)
     state = PartitionState(
         tracker.watermark_us, tracker.next_offset, *tracker.clock, tracker.trace_batches, *pending.recent
     )  # fmt: skip
@@ -138,7 +158,7 @@ def _name(kind: str, parts: Iterable[str]) -> bytes:
 
 
 def _by_steps(executions: Iterable[Execution]) -> Iterator[list[Execution]]:
-    """Cut executions into batches that stay well below the largest message."""
+    """Cut executions into batches that are about right."""
     batch: list[Execution] = []
     steps = 0
     for execution in executions:
@@ -164,20 +184,3 @@ def _by_tenant(slices: Iterable[Slice], partitions: int) -> list[list[Slice]]:
             if part.deltas or part.edges:
                 found.append(part)
     return result
-
-
-def _by_size(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
-    """Cut slices into messages that stay well below the largest one; a slice may be spread over several."""
-    batch: list[Slice] = []
-    size = 0
-    for whole in slices:
-        for at in range(0, max(len(whole.deltas), len(whole.edges)), DELTAS_PER_PARTIAL):
-            until = at + DELTAS_PER_PARTIAL
-            part = Slice(whole.end_unix_us, whole.deltas[at:until], whole.edges[at:until])
-            if size and size + len(part.deltas) > DELTAS_PER_PARTIAL:
-                yield batch
-                batch, size = [], 0
-            batch.append(part)
-            size += len(part.deltas)
-    if batch:
-        yield batch

@@ -7,10 +7,13 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
+from connectors.telemetry import LIMIT_REACHED
 from schemas.internal import Execution
 from streams.progress import Progress, Typical, progress
 from streams.tracker import Tracker
 
+MAX_QUESTIONS = 1_000
+"""More are not taken: while the loop answers none they would pile up."""
 WAIT_S = 5.0
 """A loop that answers no question for so long is stuck, or waits for the brokers."""
 
@@ -18,16 +21,19 @@ WAIT_S = 5.0
 class ProgressDesk:
     """Takes questions from any thread; `learn` and `answer` belong to the loop."""
 
-    def __init__(self, trackers: Mapping[int, Tracker]) -> None:
+    def __init__(self, trackers: Mapping[int, Tracker], max_chains: int = 10_000) -> None:
         self._trackers = trackers
-        self._typical = Typical()
+        self._typical = Typical(max_chains)
         self._questions: deque[tuple[str, str, Future[Progress | None]]] = deque()
 
     def ask(self, tenant: str, execution: str) -> Progress | None:
         """Return the progress of an execution that is open or remembered here; None = it is not.
 
-        Raises TimeoutError when the loop does not answer.
+        Raises TimeoutError when the loop does not answer, at once when it has not answered many others.
         """
+        if len(self._questions) >= MAX_QUESTIONS:
+            LIMIT_REACHED.labels("questions_over_limit").inc()
+            raise TimeoutError
         question: Future[Progress | None] = Future()
         self._questions.append((tenant, execution, question))
         return question.result(WAIT_S)

@@ -7,13 +7,13 @@ stand in the tail of the traces topic, which the same transactions wrote.
 import msgspec
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from agents.ingest_output import EXECUTION, PARTITION, SERIES
+from agents.ingest_output import EDGE, EXECUTION, PARTITION, SERIES
 from connectors.log import offsets_held, read_changelog, read_range, reader
 from connectors.producers import TRANSACTION_MS
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Execution, PartitionState, TraceBatch
-from streams.booking import SeriesKey
+from streams.booking import KnownEdge, SeriesKey
 from streams.ids import parts_of
 from streams.lifecycle import ExecutionKey
 from streams.refusals import Refusals
@@ -48,9 +48,9 @@ def load_tracker(settings: Settings, partition: int, rules: RuleBook, refusals: 
     if committed < 0:
         return tracker
     state, entries = _as_of(settings, partition, committed)
-    open_, series = _told(entries)
+    open_, series, edges = _told(entries)
     finished = _remembered(settings, partition, state)
-    tracker.restore(state.watermark_unix_us, open_, finished, series)
+    tracker.restore(state.watermark_unix_us, open_, finished, series, edges)
     tracker.next_offset = state.next_offset
     refusals.restore(partition, state.recent_records, state.recent_refused)
     tracker.clock = (state.clock_unix_us, state.clock_broker_us)
@@ -70,10 +70,11 @@ def _as_of(settings: Settings, partition: int, committed: int) -> tuple[Partitio
     return state, entries
 
 
-def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]]:
-    """Return the open executions and the known series of a changelog."""
+def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey], list[KnownEdge]]:
+    """Return the open executions, the known series and the known edges of a changelog."""
     open_: list[Execution] = []
     series: list[SeriesKey] = []
+    edges: list[KnownEdge] = []
     for key, value in entries.items():
         kind, *parts = parts_of(key.decode())
         if kind == EXECUTION:
@@ -81,7 +82,10 @@ def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]
         elif kind == SERIES:
             tenant, chain, step, component = parts
             series.append((tenant, chain, step, component))
-    return open_, series
+        elif kind == EDGE:
+            tenant, chain, how, source, target, topic = parts
+            edges.append((tenant, chain, how, source, target, topic))
+    return open_, series, edges
 
 
 @_until_visible
@@ -100,10 +104,19 @@ def _remembered(settings: Settings, partition: int, state: PartitionState) -> li
         for message in read_range(settings, topic, partition, start):
             batch = msgspec.json.decode(message.value() or b"", type=TraceBatch)
             oldest_us, last = oldest_us or batch.watermark_unix_us, batch.number
-            newest |= {(x.tenant, x.execution): x for x in batch.executions}
+            for execution in batch.executions:
+                _note(newest, execution)
         if start == low or (oldest_us is not None and oldest_us < horizon_us):
             break
         tail *= 4
     if last < state.trace_batches and (newest or low == 0):  # else retention has deleted them
         raise StateBehind(f"partition {partition} has published {state.trace_batches} trace batches, {last} are to be seen")
     return sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
+
+
+def _note(newest: dict[ExecutionKey, Execution], execution: Execution) -> None:
+    """Put the newest state of an execution in its place: where that run of it finished, whatever changed it later."""
+    key = (execution.tenant, execution.execution)
+    if key in newest and newest[key].first_offset != execution.first_offset:
+        del newest[key]
+    newest[key] = execution

@@ -22,7 +22,7 @@ from agents.faust_app import AGENT, make_app
 from connectors.foreign import DeadLetterBox, Foreign
 from connectors.rows.position import Position
 from connectors.settings import Settings
-from connectors.sink import SinkStopped
+from connectors.sink import SinkFenced, SinkStopped
 from connectors.stores import BINDINGS, Binding, Store
 from connectors.telemetry import LAG, ROWS, SINK_RECORDS, Health, serve
 from schemas.internal import TraceBatch
@@ -154,7 +154,7 @@ class SinkAgent:
     def _is_full(self, block: Block) -> bool:
         if block.redo is not None:
             return block.offsets[-1] >= block.redo[1]
-        return block.rows >= self._settings.sink_rows
+        return max(block.rows, len(block.offsets)) >= self._settings.sink_rows
 
     async def _check_redo(self, block: Block, partition: int, offset: int) -> None:
         """Give a block up that cannot be built again because the log has lost a part of it."""
@@ -176,7 +176,13 @@ class SinkAgent:
         first, last = block.redo or (block.offsets[0], block.offsets[-1])
         if block.foreign:
             await asyncio.to_thread(self._letters.send, block.foreign)
-        await asyncio.to_thread(self._store.write, self.topic, partition, first, last, block.records)
+        try:
+            await asyncio.to_thread(self._store.write, self.topic, partition, first, last, block.records)
+        except SinkFenced as fenced:
+            if self._blocks.get(partition) is block:
+                raise  # a process that was stopped for long: only a start tells it who owns what
+            log.warning("given up", topic=self.topic, reason=str(fenced))
+            return
         self._measure(partition, block, last)
         for event in block.events:
             event.ack()

@@ -13,15 +13,15 @@ at all: the caller rebuilds exactly that block from the log and writes it again;
 whose tokens it knows, also in the materialized views. A highest offset found in the table could not tell
 these cases apart.
 
-Two writers of one partition cannot be kept apart here: ClickHouse has no transactions. A writer that lost its
-partition
-can therefore still insert rows that the new one inserts too, under other tokens. `resume` claims the
-partition,
-so that only the newest writer's progress counts, and the tables make one row of two with the same key.
+ClickHouse has no transactions to fence a writer that lost its partition and does not know it. So `resume` claims the
+partition first and then reads how far the one before has come; `write` announces its block first and then looks
+whether somebody has claimed the partition since. Whichever way the two mix, either the new writer sees the
+announcement, and redoes that block under the same tokens, or the old one sees the claim, and ends (SinkFenced).
 
 The methods may be called from several threads; they take turns. `close` ends another's waiting.
 """
 
+import random
 import struct
 import threading
 import time
@@ -38,8 +38,10 @@ from clickhouse_driver.errors import (  # type: ignore[import-untyped]
     ServerException,
 )
 
-from connectors.sink import Driver, Server, SinkRefused, SinkStopped
+from connectors.sink import Driver, Server, SinkFenced, SinkRefused, SinkStopped
 
+_Progress = tuple[str, int, int, int, int]
+"""(state, first, last, inserted_at, sequence)"""
 Columns = Sequence[Sequence[Any]]
 """Rows turned on their side: one sequence of values per column."""
 
@@ -138,9 +140,9 @@ class ClickHouseSink:
         """Read from the database where this partition stands. Called on every assignment, before the first
         `write`."""
         with self._lock:
-            rows = self._server.run(lambda server: server.execute(_PROGRESS, self._key(topic, partition)))
-            state, first, last, inserted_at, sequence = rows[0] if rows else _NOTHING_WRITTEN
-            cursor = _Cursor(inserted_at=inserted_at, sequence=(sequence // _CLAIM + 1) * _CLAIM)
+            claim = self._claim(topic, partition)
+            state, first, last, inserted_at, _ = self._progress(topic, partition)
+            cursor = _Cursor(claim * _CLAIM, inserted_at=inserted_at)
             # The same row again, above all that a writer which lost the partition may still put there.
             self._record(cursor, topic, partition, state, (first, last))
             cursor.next_offset = last + 1 if last >= 0 else None
@@ -152,13 +154,15 @@ class ClickHouseSink:
         """Insert the block of the records [first..last] and return when it is stored. It may give no rows at
         all.
 
-        Raises ValueError when the block does not follow what `resume` said, or the block that failed before.
+        Raises ValueError when the block does not follow what `resume` said, or the block that failed before; SinkFenced
+        when another writer has claimed the partition.
         """
         with self._lock:
             cursor = self._cursors[topic, partition]
             self._check_order(cursor, first, last)
             if cursor.redo is None:
                 self._begin(cursor, topic, partition, (first, last))
+            self._check_claim(cursor, topic, partition)
             self._insert_block(
                 columns, f"{self._table}:{topic}:{partition}:{first}-{last}", cursor.inserted_at
             )
@@ -204,6 +208,27 @@ class ClickHouseSink:
 
     def _key(self, topic: str, partition: int) -> dict[str, Any]:
         return {"sink": self._table, "topic": topic, "partition": partition}
+
+    def _progress(self, topic: str, partition: int) -> _Progress:
+        rows = self._server.run(lambda server: server.execute(_PROGRESS, self._key(topic, partition)))
+        return rows[0] if rows else _NOTHING_WRITTEN
+
+    def _newest_claim(self, topic: str, partition: int) -> int:
+        rows = self._server.run(lambda server: server.execute(_CLAIMED, self._key(topic, partition)))
+        newest: int = rows[0][0]
+        return newest
+
+    def _claim(self, topic: str, partition: int) -> int:
+        """Claim a partition; of two that do so at once, one has the higher claim by lot."""
+        newest = max(self._newest_claim(topic, partition), self._progress(topic, partition)[-1] // _CLAIM)
+        claim = newest + random.randint(1, _CLAIM_STEP)
+        row = [*self._key(topic, partition).values(), claim]
+        self._execute_insert(_DO_CLAIM, [[value] for value in row], "")
+        return claim
+
+    def _check_claim(self, cursor: _Cursor, topic: str, partition: int) -> None:
+        if self._newest_claim(topic, partition) > cursor.sequence // _CLAIM:
+            raise SinkFenced(f"{self._table}: another writer has claimed {topic}[{partition}]")
 
     def _check_order(self, cursor: _Cursor, first: int, last: int) -> None:
         if cursor.redo not in (None, (first, last)):
@@ -252,6 +277,9 @@ _DRIVER_ERRORS = (Error, OSError, EOFError, struct.error, TypeError, ValueError,
 _NOTHING_WRITTEN = ("end", 0, -1, 0, 0)
 _CLAIM = 2**32
 """Sequences are claim * 2^32 + count: every resume is a new claim."""
+_CLAIM_STEP = 1024
+_CLAIMED = "SELECT max(claim) FROM sink_claims WHERE sink = %(sink)s AND topic = %(topic)s AND partition = %(partition)s"
+_DO_CLAIM = "INSERT INTO sink_claims (sink, topic, partition, claim) VALUES"
 _PROGRESS = (
     "SELECT state, first_offset, last_offset, toUnixTimestamp(inserted_at), sequence FROM sink_progress"
     " WHERE sink = %(sink)s AND topic = %(topic)s AND partition = %(partition)s ORDER BY sequence DESC"

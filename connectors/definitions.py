@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from connectors.log import TIMEOUT_S, offsets_held, read_topic, reader
 from connectors.settings import Settings
+from connectors.telemetry import LIMIT_REACHED
 from schemas.definitions import ChainDefinition
 from schemas.topics import DEFINITIONS
 from streams.rules import RuleBook
@@ -71,6 +72,8 @@ class DefinitionReader:
 
     def _take(self, value: bytes, offset: int | None) -> None:
         try:
+            refused = self._rules.refused
             self._rules.add(ChainDefinition.decode(value))
+            LIMIT_REACHED.labels("definitions_over_limit").inc(self._rules.refused - refused)
         except ValidationError as error:
             log.error("definition refused", offset=offset, reason=str(error.errors()[0]["msg"]))

@@ -37,7 +37,7 @@ class DeadLetterBox:
         After a crash a letter may come twice, with the same topic, partition and offset.
         """
         if self._producer is None:
-            self._producer = Producer({**self._settings.kafka(), "enable.idempotence": True})
+            self._producer = Producer({**self._settings.kafka(), "enable.idempotence": True, "message.max.bytes": 16_000_000})
         failures: list[KafkaError] = []
         for found in foreign:
             message = found.message

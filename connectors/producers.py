@@ -27,7 +27,7 @@ def transactional_producer(settings: Settings, transactional_id: str, **config: 
             "transaction.timeout.ms": TRANSACTION_MS,
             "linger.ms": 2,
             "compression.type": "lz4",
-            "message.max.bytes": 4_000_000,
+            "message.max.bytes": 16_000_000,
             "partitioner": "murmur2_random",
             **config,
         }

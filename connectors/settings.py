@@ -63,12 +63,22 @@ class Settings(BaseSettings):
     tick_idle_s: float = Field(0.5, ge=0.05, le=60, description="an idle partition gets a clock.tick this often")
     max_open: int = Field(200_000, ge=1, description="open executions per partition; beyond it the oldest is closed as abandoned")
     max_finished: int = Field(200_000, ge=1, description="remembered executions per partition; beyond it the oldest is forgotten")
-    max_steps: int = Field(2_000, ge=1, description="steps tracked per execution; further ones are only counted")
-    max_series: int = Field(50_000, ge=1, description="distinct steps of chains per partition; further ones are booked under ~overflow")
+    max_steps: int = Field(2_000, ge=1, le=2_000, description="steps tracked per execution; further ones are only counted")
+    max_evidence: int = Field(500_000, ge=0, le=500_000, description="characters of logs, error messages and further parents kept per execution")
+    max_series: int = Field(50_000, ge=1, description="distinct steps of chains per partition; further ones are booked under ~overflow; as many edges")
+    max_slices: int = Field(100_000, ge=1, description="slices of event time that wait for slower partitions; beyond it the two oldest become one")
+    max_chains: int = Field(10_000, ge=1, description="chains whose typical duration is known, for the progress of executions")
+    max_definitions: int = Field(10_000, ge=1, description="chain definitions in force; beyond it those with the last names are not")
     dead_letter_ratio: float = Field(0.5, gt=0, le=1, description="a worker stops when more of its last records were refused")
     dead_letter_window: int = Field(10_000, ge=100, description="how many records the ratio looks at")
 
     # Analysis and sinks
+    max_detectors: int = Field(5_000, ge=1, description="keys that detectors follow per analysis partition; further ones are not judged")
+    max_tenants: int = Field(1_000, ge=1, description="tenants analysed per partition; beyond it those not seen for longest are forgotten")
+    max_contexts: int = Field(2_000, ge=1, description="steps of chains per tenant that root causes are looked for in")
+    max_graph_edges: int = Field(2_000, ge=1, description="dependencies remembered per tenant; beyond it the oldest are forgotten")
+    max_incidents: int = Field(20, ge=1, description="open incidents per tenant; further trouble joins the youngest")
+    max_alerts: int = Field(10_000, ge=1, description="alerts remembered per analysis partition; beyond it the oldest that are over are forgotten")
     settle_interval_s: float = Field(1.0, ge=0.05, le=60, description="analysis saves its state and acknowledges this often")
     anomaly_warmup_windows: int = Field(30, ge=2, description="windows a detector learns from before it may speak")
     anomaly_hold_s: float = Field(3600.0, ge=0, description="a detector speaks again within this only about something stronger")
@@ -83,6 +93,8 @@ class Settings(BaseSettings):
     )  # fmt: skip
     log_format: Literal["console", "json"] = Field("console", description="of the log lines on standard error")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level that is logged")
+    http_requests: int = Field(32, ge=1, description="answered at the same time; further ones get status 503 at once")
+    read_ahead: int = Field(1_000, ge=1, description="records that analysis and sinks hold per topic before they are looked at")
     http_host: str = Field("127.0.0.1", description="where /metrics, /healthz and /readyz are served")
     http_port: int = Field(0, ge=0, le=65535, description="port of it; 0 = any free one, told in the log")
 
@@ -119,7 +131,7 @@ class Settings(BaseSettings):
         times = {f"{name}_us": round(getattr(self, f"{name}_s") * 1_000_000) for name in names}
         return Limits(
             **times, max_open=self.max_open, max_finished=self.max_finished, max_steps=self.max_steps,
-            max_series=self.max_series,
+            max_series=self.max_series, max_evidence=self.max_evidence, max_held=self.max_slices,
         )  # fmt: skip
 
     def environment(self, *names: str) -> dict[str, str]:

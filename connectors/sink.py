@@ -29,6 +29,10 @@ class SinkStopped(Exception):
     """The sink was told to stop while the database was not to be had; what was not acknowledged is read again."""
 
 
+class SinkFenced(Exception):
+    """Another writer has the partition: whatever this one believes, it is not its owner any more."""
+
+
 @dataclass(frozen=True)
 class Driver(Generic[C]):
     """How a database's client is used."""

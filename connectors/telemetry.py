@@ -28,7 +28,7 @@ VIOLATIONS = Counter("flowchain_violations_total", "Broken promises of execution
 EXECUTIONS = Counter("flowchain_executions_finished_total", "Executions that are over", ["status"])
 OPEN_EXECUTIONS = Gauge("flowchain_executions_open", "Executions that are open", ["partition"])
 LIMIT_REACHED = Counter("flowchain_limit_reached_total", "Times a bound was reached", ["bound"])
-"""bound: untracked_steps (max_steps), closed_by_limit (max_open), series_over_limit (max_series)."""
+"""bound: see docs/bounds.md, which names the setting and the behaviour of each."""
 COMMIT_SECONDS = Histogram("flowchain_commit_seconds", "Duration of a commit or settlement", ["worker"])
 COMMITS = Counter("flowchain_commits_total", "Commits or settlements", ["worker"])
 WATERMARK = Gauge("flowchain_watermark_unix_seconds", "Event time up to which a partition was seen", ["worker", "partition"])
@@ -36,7 +36,6 @@ LAG = Gauge("flowchain_lag_records", "Offsets between what is settled and the en
 """Marks of transactions have offsets too, so an idle partition shows a few."""
 WINDOWS_OPEN = Gauge("flowchain_windows_open", "Health windows that have not closed", ["partition"])
 SLICES_HELD = Gauge("flowchain_slices_held", "Slices of event time that wait until all source partitions have come as far", ["partition"])
-SLICES_MERGED = Counter("flowchain_slices_merged_total", "Slices that became one with the next because more than the limit were held", ["partition"])
 RECORDS_OUT = Counter("flowchain_records_published_total", "Records published by ingest and analysis, changelogs and ticks left out", ["topic"])
 ROWS = Counter("flowchain_sink_rows_total", "Rows written", ["table"])
 SINK_RECORDS = Counter("flowchain_sink_records_total", "Records that a sink has settled", ["table", "outcome"])
@@ -94,8 +93,20 @@ def serve(health: Health, settings: Settings, ask: Ask | None = None) -> Threadi
     With `ask` also /executions/<tenant>/<execution>, percent-encoded. Errors are problem details (RFC 9457).
     """
 
+    free = threading.BoundedSemaphore(settings.http_requests)
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if not free.acquire(blocking=False):
+                LIMIT_REACHED.labels("requests_over_limit").inc()
+                self._problem(503, "too many requests", f"{settings.http_requests} are being answered (http_requests)")
+                return
+            try:
+                self._get()
+            finally:
+                free.release()
+
+        def _get(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))

@@ -60,17 +60,26 @@ class Supervisor:
     environment: Mapping[str, str]
     names: Sequence[str] = WORKERS
     children: list[Child] = field(default_factory=list)
+    restarts: int = 0
+    """Of all workers, also those that are gone."""
 
     def start(self) -> None:
         """Start every worker."""
-        logs = self.home / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        for number, name in enumerate(self.names):
-            again = sum(other == name for other in self.names[:number])
-            label = f"{name}-{again + 1}" if again else name
-            self.children.append(Child(name, free_port(), logs / f"worker-{label}.log"))
-        for child in self.children:
-            self._spawn(child)
+        for name in dict.fromkeys(self.names):
+            self.scale(name, self.names.count(name))
+
+    def of(self, name: str) -> list[Child]:
+        """Return the workers of a name."""
+        return [child for child in self.children if child.name == name]
+
+    def scale(self, name: str, workers: int) -> None:
+        """Have so many workers of a name: start those that are missing, end the newest for good."""
+        running = self.of(name)
+        for number in range(len(running), workers):
+            self._spawn(self._add(name, number))
+        going = running[workers:]
+        self.children = [child for child in self.children if child not in going]
+        _end(going)
 
     def poll(self) -> bool:
         """Restart what has ended and waited long enough; return whether a process was started."""
@@ -84,6 +93,7 @@ class Supervisor:
                 child.process, child.start_at = None, time.monotonic() + (REFUSED_DELAY_S if refused else child.delay_s)
             elif process is None and time.monotonic() >= child.start_at:
                 child.restarts += 1
+                self.restarts += 1
                 self._spawn(child)
                 changed = True
         return changed
@@ -94,9 +104,15 @@ class Supervisor:
 
     def retire(self, name: str) -> None:
         """End the workers of a name for good."""
-        going = [child for child in self.children if child.name == name]
-        self.children = [child for child in self.children if child.name != name]
-        _end(going)
+        self.scale(name, 0)
+
+    def _add(self, name: str, number: int) -> Child:
+        logs = self.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        label = f"{name}-{number + 1}" if number else name
+        child = Child(name, free_port(), logs / f"worker-{label}.log")
+        self.children.append(child)
+        return child
 
     def _spawn(self, child: Child) -> None:
         argv = tied([sys.executable, "-m", "infra.cli", "worker", child.name])
@@ -164,13 +180,14 @@ def _late(supervisor: Supervisor) -> list[str]:
     deadline = time.monotonic() + READY_S
     while waiting and time.monotonic() < deadline:
         for port in list(waiting):
-            if _is_ready(port):
+            if is_ready(port):
                 del waiting[port]
         time.sleep(0.1)
     return sorted(waiting.values())
 
 
-def _is_ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Whether the worker that serves there says so."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2.0).status_code == 200
     except httpx.HTTPError:

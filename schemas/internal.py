@@ -178,6 +178,8 @@ class Execution(msgspec.Struct, omit_defaults=True, gc=False):
     """The partition's watermark when it was finished; 0 = open."""
     ordinal: int = 0
     """How many executions had begun in its first record before it: a record may hold several events."""
+    evidence: int = 0
+    """How much it keeps of what only has a bound in sum: see `streams/evidence.py`."""
 
 
 class PartitionState(msgspec.Struct, omit_defaults=True):

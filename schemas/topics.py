@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DAY_MS = 86_400_000
-MAX_BATCH_BYTES = "8388608"
+MAX_BATCH_BYTES = "16777216"
+"""Above the largest record that the limits allow: an execution of `max_steps` steps with the longest names."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ EVENTS_DLQ = Topic(
     "dlq.flowchain.events.v1", "the refused record's key", "the refused record's bytes (of an array: the refused event's), reason in the headers",
     ("ingest",), ("flowchain dlq",),
     "Events that were refused: undecodable, invalid, too late or from the future.", "source", 30 * DAY_MS,
+    # With its headers a dead letter is larger than the largest event.
+    config={"max.message.bytes": MAX_BATCH_BYTES},
 )
 
 
@@ -109,7 +112,7 @@ def _dead_letters(topic: Topic) -> Topic:
     return Topic(
         f"dlq.{topic.name}", EVENTS_DLQ.key, EVENTS_DLQ.value, ("sinks",), ("flowchain dlq",),
         f"Records of {topic.name} that a sink could not read: somebody else wrote them.", topic.partitions, 30 * DAY_MS,
-        public=False,
+        public=False, config={"max.message.bytes": MAX_BATCH_BYTES},
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ severity, or what is affected; at most once per `update_us` of event time, excep
 resolved, or as retracted when the incident turned out to be nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -35,7 +36,8 @@ class AlertSettings(msgspec.Struct, frozen=True):
     max_suspects: int = 5
     max_affected: int = 20
     max_remembered: int = 10_000
-    """Alerts remembered; beyond it the one whose incident ended first is forgotten."""
+    """Alerts remembered; beyond it the tenth that ended first is forgotten. While none has ended, a further incident is
+    not alerted: to forget one that is open would page again for it."""
 
 
 DEFAULTS = AlertSettings()
@@ -72,6 +74,7 @@ class AlertStage:
 
     def __init__(self, settings: AlertSettings = DEFAULTS) -> None:
         self._settings = settings
+        self.reached: Counter[str] = Counter()
         self._states: dict[str, AlertState] = {}
         self._waiting: dict[str, None] = {}
         self._dirty: dict[str, None] = {}
@@ -93,8 +96,9 @@ class AlertStage:
     def _take(self, incident: Incident) -> Alert | None:
         state = self._states.get(incident.id)
         if state is None:
+            if not self._has_room():
+                return None
             state = self._states[incident.id] = AlertState(incident.id, -1, seen_us=incident.updated_unix_us)
-            self._limit()
         if state.ended or incident.revision <= state.incident_revision:
             return None
         state.incident_revision, state.seen_us = incident.revision, incident.updated_unix_us
@@ -167,12 +171,17 @@ class AlertStage:
         self._dirty[incident.id] = None
         return _alert(state, incident, status, self._settings)
 
-    def _limit(self) -> None:
-        if len(self._states) > self._settings.max_remembered:
-            name = min(self._states.values(), key=lambda s: (not s.ended, s.seen_us, s.incident)).incident
-            del self._states[name]
-            self._waiting.pop(name, None)
-            self._dirty[name] = None
+    def _has_room(self) -> bool:
+        """Return whether another incident can be remembered, if need be in place of some that are over."""
+        limit = self._settings.max_remembered
+        if len(self._states) < limit:
+            return True
+        self.reached["alerts_over_limit"] += 1
+        over = sorted((state for state in self._states.values() if state.ended), key=lambda s: (s.seen_us, s.incident))
+        for state in over[: 1 + limit // 10]:
+            del self._states[state.incident]
+            self._dirty[state.incident] = None
+        return bool(over)
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """Yield the entries (one per incident) changed since the last call; None = forget it."""

@@ -5,6 +5,7 @@ function of one log: no race between topics decides what an incident contains, a
 seen. They see event time pass in fixed steps (`streams/slices.py`), so a replay of the events gives the same.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 from msgspec import Struct, field
@@ -84,6 +85,14 @@ class Analysis:
             closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents, alerts,
             closed.losses,
         )  # fmt: skip
+
+    def take_reached(self) -> Counter[str]:
+        """Return how often bounds were reached since the last call, by their names."""
+        found: Counter[str] = Counter()
+        for stage in self._stages.values():
+            found += stage.reached
+            stage.reached.clear()
+        return found
 
     def restore(self, key: str, value: bytes) -> None:
         """Take back one entry."""

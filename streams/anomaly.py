@@ -8,6 +8,7 @@ not scored. A key that has gone quiet must be given to the stage as windows of z
 cannot be judged.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -39,8 +40,8 @@ class AnomalySettings:
     it is the highest in this time (0: every anomalous window is reported). max_frozen_windows: an incident
     that stays open longer is the new normal, and learning goes on. max_doubtful_windows: windows with half
     the threshold are not learned, so that a fault missed at first is not taken for normal, but no more than
-    so many on end. max_keys: a key beyond it is not followed (counted as `untracked`) until others are
-    forgotten. forget_us: a key without windows for so long starts anew.
+    so many on end. max_keys: beyond it, keys without windows for crowded_us are forgotten; while there are none, a
+    further key is not followed (counted in `reached`). forget_us: a key without windows for so long starts anew.
     """
 
     detectors: tuple[str, ...] = ("novelty", "robust_z", "rates", "seasonal", "trees")
@@ -50,6 +51,7 @@ class AnomalySettings:
     max_frozen_windows: int = 360
     max_doubtful_windows: int = 10
     max_keys: int = 5000
+    crowded_us: int = 3_600_000_000
     forget_us: int = 7 * 86_400_000_000
 
     @property
@@ -95,8 +97,8 @@ class AnomalyStage:
 
     def __init__(self, settings: AnomalySettings | None = None) -> None:
         self.settings = settings or AnomalySettings()
-        self.untracked = 0
-        """Windows of keys beyond max_keys, since the start."""
+        self.reached: Counter[str] = Counter()
+        """See Stage; detectors_over_limit: windows of keys beyond max_keys."""
         self.outdated = 0
         """Restored entries of other detectors than are set now; their keys started anew."""
         self._entries: dict[str, Entry] = {}
@@ -176,14 +178,14 @@ class AnomalyStage:
         if entry is not None and entry.mark_us >= at_us - self.settings.forget_us:
             return entry
         if entry is None and not self._has_room(at_us):
-            self.untracked += 1
+            self.reached["detectors_over_limit"] += 1
             return None
         entry = self._entries[key] = Entry(self.settings)
         return entry
 
     def _has_room(self, at_us: int) -> bool:
         if len(self._entries) >= self.settings.max_keys and at_us > self._next_sweep_us:
-            self._forget_before(at_us - self.settings.forget_us)
+            self._forget_before(at_us - self.settings.crowded_us)
         return len(self._entries) < self.settings.max_keys
 
     def _forget_before(self, mark_us: int) -> None:
@@ -192,7 +194,7 @@ class AnomalyStage:
             del self._entries[key]
             self._changed[key] = True
         oldest = min((entry.mark_us for entry in self._entries.values()), default=mark_us)
-        self._next_sweep_us = oldest + self.settings.forget_us
+        self._next_sweep_us = oldest + self.settings.crowded_us
 
 
 def _anomaly(window: HealthWindow, settings: AnomalySettings, verdict: Verdict, learned: int) -> Anomaly:

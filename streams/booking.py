@@ -6,18 +6,22 @@ or the transaction is taken.
 """
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from schemas.internal import Delta, EdgeDelta, Slice
 from streams.histogram import buckets
 from streams.rules import ChainRules
 from streams.units import Edge
 
+N = TypeVar("N", int, float)
 SeriesKey = tuple[str, str, str, str]
 """(tenant, chain, step, component)"""
 EdgeKey = tuple[str, str, str, str, str, str, int]
 """(tenant, chain, kind, source, target, topic, window start in µs)"""
+KnownEdge = tuple[str, str, str, str, str, str]
+"""(tenant, chain, kind, source, target, topic)"""
 OVERFLOW = "~overflow"
-"""Stands for every chain beyond the cardinality limit."""
+"""Stands for every chain beyond the cardinality limit, and for every tenant that has only such."""
 SAMPLE = 8
 """Executions and users named per delta and per window."""
 MAX_INDICATORS = 64
@@ -142,15 +146,23 @@ class Chain:
 class Book:
     """All series of a source partition, and what the current transaction has noted of them.
 
-    At most `max_series` are told apart; what further ones would hold is booked under ~overflow of the tenant, and
-    `on_overflow` is told (tenant, event time) each time.
+    At most `max_series` are told apart, and as many edges. What further series would hold is booked under ~overflow of
+    the tenant, and `on_overflow` is told (tenant, event time) each time; a tenant without any series that is told apart is
+    ~overflow himself. Further edges are counted by `on_edge_overflow` and left out.
     """
 
-    def __init__(self, window_us: int, max_series: int, on_overflow: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, window_us: int, max_series: int, on_overflow: Callable[[str, int], None],
+        on_edge_overflow: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._window_us = window_us
         self._max_series = max_series
         self._on_overflow = on_overflow
+        self._on_edge_overflow = on_edge_overflow
         self._series: dict[SeriesKey, Series] = {}
+        self._tenants: set[str] = set()
+        """Those of the known series."""
+        self._edges: set[KnownEdge] = set()
         self._booked: list[Series] = []
         self._linked: list[Chain] = []
         """Chains that hold edges of the current slice."""
@@ -158,6 +170,7 @@ class Book:
         self._slices: list[Slice] = []
         """Those of this transaction that have ended."""
         self._new: list[SeriesKey] = []
+        self._new_edges: list[KnownEdge] = []
         self._overflows: dict[str, Series] = {}
         """By tenant, those of this transaction."""
 
@@ -166,10 +179,17 @@ class Book:
         """The series that are told apart."""
         return self._series.keys()
 
-    def restore(self, known: Iterable[SeriesKey]) -> None:
-        """Take back the series that were known."""
+    @property
+    def known_edges(self) -> Iterable[KnownEdge]:
+        """The edges that are told apart."""
+        return self._edges
+
+    def restore(self, known: Iterable[SeriesKey], edges: Iterable[KnownEdge] = ()) -> None:
+        """Take back the series and edges that were known."""
         for key in known:
             self._series[key] = Series(key)
+            self._tenants.add(key[0])
+        self._edges.update(edges)
 
     def at(self, chain: Chain, step: str, component: str, time_us: int, offset: int) -> Window:
         """Return the window of a series that holds `time_us`, and note `offset` as evidence."""
@@ -185,18 +205,36 @@ class Book:
             window.first_offset = offset
         return window
 
+    def knows(self, chain: Chain, step: str, component: str) -> bool:
+        """Return whether a series is told apart."""
+        series = chain.series.get(step)
+        known = series is not None and series.component == component
+        return known or (chain.tenant, chain.name, step, component) in self._series
+
     def edge(self, chain: Chain, edge: Edge, time_us: int) -> None:
         """Note one observed edge in the window that holds `time_us`."""
         start_us = time_us - time_us % self._window_us
         key = (edge.kind, edge.source, edge.target, edge.topic, start_us)
         noted = chain.edges.get(key)
         if noted is None:
+            if not self._is_known_edge((chain.tenant, chain.name, *key[:4])):
+                return
             if not chain.edges:
                 self._linked.append(chain)
             noted = chain.edges[key] = EdgeWindow()
         noted.latencies_us.append(edge.latency_us)
         if edge.failed:
             noted.failed += 1
+
+    def _is_known_edge(self, key: KnownEdge) -> bool:
+        """Return whether an edge is told apart, from now on if there is room."""
+        if key not in self._edges:
+            if len(self._edges) >= self._max_series:
+                self._on_edge_overflow()
+                return False
+            self._edges.add(key)
+            self._new_edges.append(key)
+        return True
 
     def declare(self, edge: EdgeDelta) -> None:
         """Note an edge that a definition declares."""
@@ -217,11 +255,11 @@ class Book:
         self._slices.append(Slice(end_us, deltas, edges))
         self._booked, self._linked, self._declared = [], [], []
 
-    def take(self) -> tuple[list[Slice], list[SeriesKey]]:
-        """Return the slices and the series that are new, and begin the next transaction; `cut` before."""
-        slices, new = self._slices, self._new
-        self._slices, self._new, self._overflows = [], [], {}
-        return slices, new
+    def take(self) -> tuple[list[Slice], list[SeriesKey], list[KnownEdge]]:
+        """Return the slices, the series and the edges that are new, and begin the next transaction; `cut` before."""
+        taken = self._slices, self._new, self._new_edges
+        self._slices, self._new, self._new_edges, self._overflows = [], [], [], {}
+        return taken
 
     def _find(self, chain: Chain, step: str, component: str, time_us: int) -> Series:
         key = (chain.tenant, chain.name, step, component)
@@ -230,11 +268,14 @@ class Book:
             if len(self._series) >= self._max_series:
                 return self._overflow(chain.tenant, time_us)
             series = self._series[key] = Series(key)
+            self._tenants.add(chain.tenant)
             self._new.append(key)
         chain.series.setdefault(step, series)
         return series
 
     def _overflow(self, tenant: str, time_us: int) -> Series:
+        if tenant not in self._tenants:
+            tenant = OVERFLOW
         self._on_overflow(tenant, time_us)
         return self._overflows.setdefault(tenant, Series((tenant, OVERFLOW, "", "")))
 
@@ -256,7 +297,7 @@ def keep_smallest(sample: list[str], more: Iterable[str]) -> None:
     sample[:] = sorted({*sample, *more})[:SAMPLE]
 
 
-def first_by_name(counts: dict[str, int], limit: int) -> dict[str, int]:
+def first_by_name(counts: dict[str, N], limit: int) -> dict[str, N]:
     """Return the `limit` first entries by name: the same in the end whatever the grouping of additions before."""
     return counts if len(counts) <= limit else dict(sorted(counts.items())[:limit])
 

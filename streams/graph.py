@@ -5,7 +5,7 @@ Kafka topics are nodes of their own, named `topic:<name>`, between those that wr
 component that stops feeds nobody behind its topic. What definitions declare of topics is known before it is seen.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
@@ -22,7 +22,7 @@ class GraphSettings(Struct, frozen=True):
 
     half_life_us: int = 3_600_000_000
     max_edges: int = 2_000
-    """Per tenant; beyond it the edge not seen for longest is forgotten."""
+    """Per tenant; beyond it an eighth of the edges is forgotten, those not seen for longest."""
     max_chains: int = 32
     """Chains remembered per edge; further ones are not named."""
 
@@ -54,8 +54,10 @@ class Edge(Struct):
 class Graph:
     """The edges of one tenant, with neighbours in both directions."""
 
-    def __init__(self, settings: GraphSettings = DEFAULTS) -> None:
+    def __init__(self, settings: GraphSettings = DEFAULTS, reached: Counter[str] | None = None) -> None:
+        """`reached` counts how often a bound was reached, by its name."""
         self._settings = settings
+        self._reached: Counter[str] = Counter() if reached is None else reached
         self._edges: dict[EdgeKey, Edge] = {}
         self._out: dict[str, dict[EdgeKey, Edge]] = {}
         self._in: dict[str, dict[EdgeKey, Edge]] = {}
@@ -105,10 +107,19 @@ class Graph:
         self._out.setdefault(edge.source, {})[key] = edge
         self._in.setdefault(edge.target, {})[key] = edge
 
+    def __len__(self) -> int:
+        return len(self._edges)
+
     def _evict(self) -> None:
-        if len(self._edges) <= self._settings.max_edges:
-            return
-        key = min(self._edges, key=lambda k: (self._edges[k].last_us, k))
+        """Keep to the limit; many at once, because all have to be looked at to find the oldest."""
+        limit = self._settings.max_edges
+        if len(self._edges) > limit:
+            oldest = sorted(self._edges, key=lambda key: (self._edges[key].last_us, key))
+            for key in oldest[: len(self._edges) - limit + limit // 8]:
+                self._forget(key)
+
+    def _forget(self, key: EdgeKey) -> None:
+        self._reached["graph_edges_over_limit"] += 1
         edge = self._edges.pop(key)
         for index, node in ((self._out, edge.source), (self._in, edge.target)):
             del index[node][key]

@@ -6,6 +6,7 @@ per window length. No late piece is ever too late here: ingest refuses events th
 their own partition's watermark, and the smallest watermark is not ahead of any of them.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -83,6 +84,7 @@ class HealthStage:
     """ChainHealthMonitor: the health windows of the tenants of one partition (a `streams.stage.Stage`)."""
 
     def __init__(self, limits: Limits) -> None:
+        self.reached: Counter[str] = Counter()
         self._limits = limits
         self._progress = Progress()
         self._windows: dict[ChainKey, ChainWindow] = {}

@@ -6,9 +6,7 @@ base = 2^(2^-scale). With scale 4 the base is 1.0443, so a quantile read from a 
 """
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import partial
 from math import ceil, log2
 
 SCALE = 4
@@ -39,12 +37,15 @@ def _upper_bound(index: int) -> int:
 
 _UPPER_BOUNDS = [_upper_bound(index) for index in range(ZERO, 53 * PER_DOUBLING)]
 """Up to 2^53 µs, 285 years."""
-_place = partial(bisect_left, _UPPER_BOUNDS)
 
 
 def buckets(values_us: Iterable[int]) -> dict[int, int]:
     """Return the histogram of durations in whole µs; the same as counting `bucket_index`, at a fraction of its cost."""
-    return {place + ZERO: count for place, count in Counter(map(_place, values_us)).items()}
+    counts: dict[int, int] = {}
+    for value_us in values_us:  # mostly a few: a Counter costs more than it counts
+        index = bisect_left(_UPPER_BOUNDS, value_us) + ZERO
+        counts[index] = counts.get(index, 0) + 1
+    return counts
 
 
 def bucket_value(index: int) -> float:

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from schemas.internal import Execution, Slice
+from schemas.internal import Execution, Slice, Step
 from schemas.violations import LogPosition, Violation
 from streams import conformance
-from streams.booking import OVERFLOW, Book, Chain, SeriesKey, Window
+from streams.booking import OVERFLOW, Book, Chain, KnownEdge, SeriesKey, Window
 from streams.events import ExecutionEvent, StepEvent
+from streams.evidence import keep_within
 from streams.ids import derived_id
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook, declared_edges
@@ -22,6 +23,8 @@ from streams.timers import GRANULARITY_US, NEVER_US, Timers
 
 ExecutionKey = tuple[str, str]
 """(tenant, execution id)"""
+SPARE = 10_000
+"""So many more than are needed may be held, so that they are not looked through too often."""
 RunKey = tuple[int, int]
 """(first offset, ordinal): an execution that comes again after it was forgotten is another one."""
 
@@ -62,6 +65,7 @@ class Output(Struct):
     touched: list[Tracked] = field(default_factory=list)
     """Executions that may have changed."""
     new_series: list[SeriesKey] = field(default_factory=list)
+    new_edges: list[KnownEdge] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     """Ids of the cardinality.exceeded that were said."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -93,7 +97,9 @@ class Lifecycle:
         self.executions: dict[ExecutionKey, Tracked] = {}
         """Open ones, and finished ones that are remembered."""
         self.open = 0
-        self.book = Book(limits.window_us, limits.max_series, self._tell_overflow)
+        self.book = Book(
+            limits.window_us, limits.max_series, self._tell_overflow, lambda: self.out.count("edges_over_limit")
+        )
         self.out = Output()
         self.timers: Timers[Tracked] = Timers()
         self._topic = topic
@@ -102,6 +108,8 @@ class Lifecycle:
         self._limits = limits
         self._chains: dict[tuple[str, str], Chain] = {}
         self._finished: deque[Tracked] = deque()
+        self._opened: deque[Tracked] = deque()
+        """In the order in which they were opened, also some that are not open any more."""
         self._begun = (-1, 0)
         """(offset, ordinal) of the execution that began last."""
 
@@ -111,10 +119,18 @@ class Lifecycle:
         for tracked in out.touched:
             tracked.touched = False
         self.cut()
-        out.slices, out.new_series = self.book.take()
+        out.slices, out.new_series, out.new_edges = self.book.take()
         if len(self._chains) > self._limits.max_series:
             self._chains.clear()
+        self._spare()
         return out
+
+    def _spare(self) -> None:
+        """Let go of executions that only timers, or the order of opening, still hold."""
+        if len(self.timers) > 2 * len(self.executions) + SPARE:
+            self.timers.keep(lambda tracked: self.executions.get(tracked.key) is tracked)
+        if len(self._opened) > 2 * self.open + SPARE:
+            self._opened = deque(tracked for tracked in self._opened if not tracked.execution.finished_us)
 
     def cut(self) -> None:
         """End the slice that the watermark has left, if it has; also at the end of a transaction."""
@@ -122,20 +138,20 @@ class Lifecycle:
         self.slice_end_us = self._limits.slice_end_us(self.watermark_us)
 
     def restore(
-        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
-    ) -> None:
+        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey],
+        edges: Iterable[KnownEdge] = (),
+    ) -> None:  # fmt: skip
         """Take the state back as of a commit; `finished` in the order in which they finished."""
         self.watermark_us = watermark_us
         self.slice_end_us = self._limits.slice_end_us(watermark_us)
-        self.book.restore(series)
+        self.book.restore(series, edges)
         for execution in finished:
             if execution.finished_us + self._limits.linger_us > self._now_us:
                 self._remember(self._track(execution))
         for execution in sorted(open_, key=run_of):
             tracked = self._track(execution)
             tracked.logged, tracked.in_order = True, not execution.steps
-            self.executions[tracked.key] = tracked
-            self.open += 1
+            self._hold(tracked)
             self.arm(tracked)
 
     def chain(self, tenant: str, name: str) -> Chain:
@@ -170,8 +186,7 @@ class Lifecycle:
             ordinal=self._ordinal(offset),
         )  # fmt: skip
         tracked = self._track(execution)
-        self.executions[tracked.key] = tracked
-        self.open += 1
+        self._hold(tracked)
         if self.open > self._limits.max_open:
             self._close_oldest()
         self.arm(tracked)
@@ -194,18 +209,25 @@ class Lifecycle:
         return now_us - now_us % GRANULARITY_US
 
     def run_timers(self) -> None:
-        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing."""
+        """Look at what is due. Time goes in the timers' steps, so that looking more often changes nothing.
+
+        In the order of first events: that in which timers were set is another one after a restart, and which of two that
+        end together is forgotten first would depend on it.
+        """
         now_us = self._now_us
-        for tracked in self.timers.due(now_us):
-            if self.executions.get(tracked.key) is not tracked:
-                continue
-            finished_us = tracked.execution.finished_us
-            if finished_us:
-                if finished_us + self._limits.linger_us <= now_us:
-                    self._forget(tracked)
-            elif tracked.armed_us <= now_us:
-                tracked.armed_us = NEVER_US
-                self._check(tracked, now_us)
+        while self.timers.next_us <= now_us:
+            for tracked in sorted(self.timers.due(now_us), key=_first_offset):
+                if self.executions.get(tracked.key) is tracked:
+                    self._look(tracked, now_us)
+
+    def _look(self, tracked: Tracked, now_us: int) -> None:
+        finished_us = tracked.execution.finished_us
+        if finished_us:
+            if finished_us + self._limits.linger_us <= now_us:
+                self._forget(tracked)
+        elif tracked.armed_us <= now_us:
+            tracked.armed_us = NEVER_US
+            self._check(tracked, now_us)
 
     def finish_if_done(self, tracked: Tracked) -> None:
         """Finish an execution of which nothing more can be expected."""
@@ -231,6 +253,11 @@ class Lifecycle:
         if not execution.violations:
             window.hurt(execution.execution, execution.user)
         execution.violations += 1
+
+    def limit_evidence(self, execution: Execution, step: Step, *, parents: bool, message: bool = False) -> None:
+        """Keep what a step has just brought within the execution's limit."""
+        if not keep_within(execution, step, parents, message, self._limits.max_evidence):
+            self.out.count("evidence_over_limit")
 
     def position(self, offset: int) -> LogPosition:
         """Return where a record stands on the log."""
@@ -282,6 +309,7 @@ class Lifecycle:
         self._finished.append(tracked)
         self.timers.at(tracked.execution.finished_us + self._limits.linger_us, tracked)
         if len(self._finished) > self._limits.max_finished:
+            self.out.count("finished_over_limit")
             self._forget(self._finished[0])
 
     def _forget(self, tracked: Tracked) -> None:
@@ -292,9 +320,14 @@ class Lifecycle:
 
     def _close_oldest(self) -> None:
         self.out.count("closed_by_limit")
-        oldest = next(x for x in self.executions.values() if not x.execution.finished_us)
+        oldest = next(tracked for tracked in iter(self._opened.popleft, None) if not tracked.execution.finished_us)
         self.out.touch(oldest)
         self._finish(oldest, "abandoned")
+
+    def _hold(self, tracked: Tracked) -> None:
+        self.executions[tracked.key] = tracked
+        self._opened.append(tracked)
+        self.open += 1
 
     def _ordinal(self, offset: int) -> int:
         """Return how many executions the record has begun before this one."""
@@ -317,3 +350,7 @@ class Lifecycle:
         if found.id not in self.out.told:
             self.out.told.add(found.id)
             self.out.violations.append(found)
+
+
+def _first_offset(tracked: Tracked) -> int:
+    return tracked.execution.first_offset

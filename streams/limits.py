@@ -38,6 +38,8 @@ class Limits(Struct, frozen=True):
     """Distinct (tenant, chain, step, component) per source partition; further ones are booked under ~overflow."""
     max_logs: int = 32
     """Distinct log statements kept per step."""
+    max_evidence: int = 500_000
+    """Characters of log statements, error messages and further parents per execution; more is left out."""
     skew_us: int = 10_000
     """Clocks of two services may differ by this much before their order is doubted."""
 

@@ -1,5 +1,6 @@
 """Chain definitions compiled for the hot path: what is due after what, and by when."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -94,7 +95,13 @@ def declared_edges(tenant: str, rules: ChainRules) -> Iterator[EdgeDelta]:
 class RuleBook:
     """All definitions in force: a tenant's own before the common one of the same name."""
 
-    def __init__(self, definitions: Iterable[ChainDefinition] = ()) -> None:
+    def __init__(self, definitions: Iterable[ChainDefinition] = (), limit: int = 10_000) -> None:
+        """At most `limit` are in force: of more those first by chain and tenant, whatever the order in which they came."""
+        self.refused = 0
+        """Definitions that were left out because of the limit."""
+        self._limit = limit
+        self._names: list[tuple[str, str]] = []
+        """(chain, tenant) of all, sorted."""
         self._rules: dict[str, dict[str, ChainRules]] = {}
         """By chain and then by tenant, "" for all."""
         self.version = 0
@@ -104,7 +111,15 @@ class RuleBook:
 
     def add(self, definition: ChainDefinition) -> None:
         """Put a definition in force in place of the one before it."""
-        self._rules.setdefault(definition.name, {})[definition.tenant or ""] = compile_definition(definition)
+        name = (definition.name, definition.tenant or "")
+        at = bisect_left(self._names, name)
+        if self._names[at : at + 1] != [name]:
+            self._names.insert(at, name)
+        self._rules.setdefault(definition.name, {})[name[1]] = compile_definition(definition)
+        if len(self._names) > self._limit:
+            chain, tenant = self._names.pop()
+            del self._rules[chain][tenant]
+            self.refused += 1
         self.version += 1
 
     def find(self, tenant: str, chain: str) -> ChainRules | None:

@@ -9,6 +9,7 @@ Nothing is too late here. A piece for a moment that has passed, which only a par
 before, joins the next moment.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from heapq import heappop, heappush
 
@@ -80,8 +81,8 @@ class SliceStage:
     """Holds the slices of each source partition until all have come as far (a `streams.stage.Stage`)."""
 
     def __init__(self, limits: Limits) -> None:
-        self.merged = 0
-        """Slices that became one with the next because too many were held; whoever counts it sets it back."""
+        self.reached: Counter[str] = Counter()
+        """See Stage; slices_over_limit: slices that became one with the next because too many were held."""
         self._limits = limits
         self._progress = Progress()
         self._held: dict[int, dict[int, Piece]] = {}
@@ -182,7 +183,7 @@ class SliceStage:
         return pieces
 
     def _merge_oldest(self) -> None:
-        self.merged += 1
+        self.reached["slices_over_limit"] += 1
         for partition, piece in self._release(self._ends[0]).items():
             self._dirty.add((_PIECE, self._ends[0], partition))
             self._piece(self._ends[0], partition).add(list(piece.deltas.values()), list(piece.edges.values()))

@@ -13,12 +13,16 @@ So after a crash some input is applied again, on an older state: `apply` must gi
 same ids and revisions, and must skip what an entry has already seen.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
 
 class Stage(Protocol):
     """State that can be saved and restored entry by entry."""
+
+    reached: Counter[str]
+    """How often a bound was reached, by its name; the shell takes the counts away."""
 
     def restore(self, key: str, value: bytes) -> None:
         """Take back one entry that `changes` gave; raises ValueError if it is not one."""

@@ -3,6 +3,11 @@
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, Step
 from streams.events import ConsumedRecord, Parent, Resources, StepCompleted, StepFailed
 
+RESOURCES = (
+    "cpu_ratio", "memory_ratio", "memory_bytes", "io_wait_ratio", "network_receive_bytes_per_s",
+    "network_transmit_bytes_per_s",
+)  # fmt: skip
+"""What may be sampled of a component."""
 NOTHING_USED = Resources()
 NOTHING_READ = ConsumedRecord("", 0, 0)
 

@@ -6,13 +6,17 @@ from streams.units import Unit, observe
 
 
 def book_structure(book: Book, chain: Chain, execution: Execution, at_us: int) -> None:
-    """Book the units and edges of an execution that is finished, at the event time at which that was known."""
+    """Book the units and edges of an execution that is finished, at the event time at which that was known.
+
+    Units are no events: one whose series is not told apart is left out, and none makes a series known.
+    """
     units, edges = observe(execution)
     for edge in edges:
         book.edge(chain, edge, at_us)
     offset = execution.last_offset
     for unit in units:
-        book_unit(book.at(chain, unit.step, unit.component, at_us, offset), unit)
+        if book.knows(chain, unit.step, unit.component):
+            book_unit(book.at(chain, unit.step, unit.component, at_us, offset), unit)
 
 
 def book_unit(window: Window, unit: Unit) -> None:

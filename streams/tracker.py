@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
 from streams import conformance
-from streams.booking import SeriesKey, Window
+from streams.booking import KnownEdge, SeriesKey, Window
 from streams.events import (
     ClockTick,
     Event,
@@ -24,10 +24,11 @@ from streams.events import (
     StepFailed,
     StepStarted,
 )
+from streams.evidence import has_room
 from streams.lifecycle import Lifecycle, Output, Tracked
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook
-from streams.steps import ended, parents_of
+from streams.steps import RESOURCES, ended, parents_of
 from streams.timers import NEVER_US
 
 Refusal = tuple[int, Refused]
@@ -37,10 +38,6 @@ SAW = {
     ExecutionCompleted: conformance.SAW_COMPLETED,
     ExecutionFailed: conformance.SAW_FAILED,
 }
-RESOURCES = (
-    "cpu_ratio", "memory_ratio", "memory_bytes", "io_wait_ratio", "network_receive_bytes_per_s",
-    "network_transmit_bytes_per_s",
-)  # fmt: skip
 
 
 class Tracker:
@@ -158,11 +155,10 @@ class Tracker:
         """The series that are told apart."""
         return list(self._book.known)
 
-    def restore(
-        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey]
-    ) -> None:
+    def restore(self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution],
+                series: Iterable[SeriesKey], edges: Iterable[KnownEdge] = ()) -> None:  # fmt: skip
         """Take the state back as of a commit; `finished` in the order in which they finished."""
-        self._life.restore(watermark_us, open_, finished, series)
+        self._life.restore(watermark_us, open_, finished, series, edges)
 
     def _set_back(self, event: Any, broker_us: int, offset: int) -> None:
         """Date an event at its broker time, since nothing is on the log before it happens, and book the wrong clock."""
@@ -194,12 +190,16 @@ class Tracker:
                 time_us, 0, 0, True,
             )  # fmt: skip
             execution.pending += 1
+            if len(step.parents) > 1:
+                self._life.limit_evidence(execution, step, parents=True)
         elif step.saw_started:
             self._again(tracked, step, event, offset)
             return
         else:
             step.saw_started, step.start_us = True, time_us
-            step.parents = step.parents or parents_of(event.parents)
+            if event.parents and not step.parents:
+                step.parents = parents_of(event.parents)
+                self._life.limit_evidence(execution, step, parents=True)
             if step.status == HEARD_OF:
                 step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
                 step.status = STARTED
@@ -225,6 +225,8 @@ class Tracker:
         elif begun.saw_started:
             execution.pending -= 1
         step = steps[span] = ended(begun, span, event, offset)
+        if step.error_message or len(step.parents) > 1:
+            self._life.limit_evidence(execution, step, parents=begun is None or step.parents is not begun.parents, message=True)
         window = self._book.at(tracked.chain, step.step, step.component, step.end_us, offset)
         window.events += 1
         window.durations_us.append(step.duration_us)
@@ -318,23 +320,24 @@ class Tracker:
     def _on_log(self, event: LogObserved, offset: int) -> None:
         in_step = event.chain is not None and event.step is not None
         chain = self._life.chain(event.tenant, (event.chain or "") if in_step else "")
-        self._book.at(
-            chain, (event.step or "") if in_step else "", event.component, event.time_unix_us, offset
-        ).events += 1  # fmt: skip
+        name = (event.step or "") if in_step else ""
+        self._book.at(chain, name, event.component, event.time_unix_us, offset).events += 1
         tracked = self._life.executions.get((event.tenant, event.execution or ""))
         if tracked is None or not event.span:
             return
-        steps = tracked.execution.steps
+        steps, statement = tracked.execution.steps, f"{event.level.upper()} {event.template}"
         step = steps.get(event.span)
+        full = len(steps) >= self._limits.max_steps if step is None else len(step.logs) >= self._limits.max_logs
+        if full or (step is not None and statement in step.logs):
+            return
+        if not has_room(tracked.execution, statement, self._limits.max_evidence):
+            self._life.out.count("evidence_over_limit")
+            return
         if step is None:
-            if len(steps) >= self._limits.max_steps:
-                return
             step = steps[event.span] = Step(event.span, event.step or "", event.component, offset, status=HEARD_OF)
-        statement = f"{event.level.upper()} {event.template}"
-        if statement not in step.logs and len(step.logs) < self._limits.max_logs:
-            step.logs.append(statement)
-            self._life.out.touch(tracked)
-            self._life.revise(tracked.execution, offset)
+        step.logs.append(statement)
+        self._life.out.touch(tracked)
+        self._life.revise(tracked.execution, offset)
 
     def _on_sample(self, event: ResourceSampled, offset: int) -> None:
         window = self._book.at(self._life.chain(event.tenant, ""), "", event.component, event.time_unix_us, offset)

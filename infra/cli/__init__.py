@@ -16,6 +16,7 @@ from connectors.spans import SpanImportError
 from infra.cli import (
     alerts,
     bench,
+    chaos,
     definitions,
     demo,
     dlq,
@@ -23,6 +24,7 @@ from infra.cli import (
     importing,
     settings,
     simulate,
+    soaking,
     stack,
     topics,
     verify,
@@ -49,7 +51,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, importing, bench, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, soaking, settings):
     module.register(app)
 
 

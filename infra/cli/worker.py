@@ -1,20 +1,24 @@
-"""`flowchain worker`: the processes of the pipeline, each in the foreground."""
+"""`flowchain worker`: the processes of the pipeline, each in the foreground.
+
+A worker loads only what it runs: the detectors of the analysis alone take seconds to load, and whoever comes back after a
+crash has none to spare.
+"""
 
 import signal
 import sys
 import threading
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import faust
 import typer
 
-from agents.analysis import analysis_app
-from agents.ingest import IngestWorker
-from agents.sinks import sinks_app
 from connectors.settings import Settings
 from connectors.telemetry import configure_logging
 from infra.cli.common import HOME, Prefix, reach_kafka
 from infra.supervisor import workers
+
+if TYPE_CHECKING:
+    import faust
 
 
 class Worker(StrEnum):
@@ -43,13 +47,34 @@ def worker(name: Worker, prefix: Prefix = None) -> None:
     settings = reach_kafka(topic_prefix=prefix)
     configure_logging(settings)
     if name is Worker.INGEST:
-        IngestWorker(settings).run()
+        run_ingest(settings)
     elif name is Worker.ANALYSIS:
-        run_faust(analysis_app(settings), settings)
+        run_analysis(settings)
     elif name is Worker.SINKS:
         run_both_sinks(settings)
     else:
-        run_faust(sinks_app(settings, name.removeprefix("sinks-")), settings)
+        run_sinks(settings, name.removeprefix("sinks-"))
+
+
+def run_ingest(settings: Settings) -> None:
+    """Run the ingest loop as this process."""
+    from agents.ingest import IngestWorker
+
+    IngestWorker(settings).run()
+
+
+def run_analysis(settings: Settings) -> None:
+    """Run the analysis as this process."""
+    from agents.analysis import analysis_app
+
+    run_faust(analysis_app(settings), settings)
+
+
+def run_sinks(settings: Settings, database: str) -> None:
+    """Run the sinks of one database as this process."""
+    from agents.sinks import sinks_app
+
+    run_faust(sinks_app(settings, database), settings)
 
 
 def run_both_sinks(settings: Settings) -> None:
@@ -62,8 +87,10 @@ def run_both_sinks(settings: Settings) -> None:
         done.wait()
 
 
-def run_faust(app: faust.App, settings: Settings) -> None:
+def run_faust(app: "faust.App", settings: Settings) -> None:
     """Run a Faust app as this process; exits 1 when it crashes."""
+    import faust
+
     worker = faust.Worker(app, loglevel=settings.log_level, redirect_stdouts=False, override_logging=False)
     try:
         worker.execute_from_commandline()

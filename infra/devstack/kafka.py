@@ -3,6 +3,7 @@
 import base64
 import subprocess
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -35,6 +36,9 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 # topics are declared by the pipeline: a misspelt name is an error
 auto.create.topics.enable=false
+# what retention allows to be deleted goes within seconds, so that it can be watched
+log.retention.check.interval.ms=2000
+log.initial.task.delay.ms=1000
 # the default takes a quarter of a 512 MB heap
 log.cleaner.dedupe.buffer.size=33554432
 """
@@ -67,13 +71,20 @@ def _java() -> str:
 
 
 def _format(java: tuple[str, ...], properties: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = _cluster_id(uuid.uuid4)
     short_run = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m")
     tool = ("kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", str(properties))
     done = subprocess.run([*java, *short_run, *tool], check=False, capture_output=True, text=True)
     if done.returncode:
         said = (done.stdout + done.stderr).strip()
         raise DevstackError(f"Kafka's folder could not be formatted: {said[-500:]}")
+
+
+def _cluster_id(draw: Callable[[], uuid.UUID]) -> str:
+    """Return a random id as Kafka writes them; one of 64 begins with a dash, which its tool takes for an option."""
+    while (name := base64.urlsafe_b64encode(draw().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return name
 
 
 def healthy(engine: Engine) -> bool:

@@ -7,9 +7,12 @@ So every event is valid and every execution is like a simulated one, at the cost
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import NamedTuple
 
+from infra.simulator.faults import Fault
 from infra.simulator.recorder import Recorder
 from infra.simulator.simulation import Config, Simulation
 
@@ -28,13 +31,44 @@ class _Event(NamedTuple):
     tail: bytes
 
 
+class Stamped(NamedTuple):
+    """An event that is to be sent, and its event time."""
+
+    time_us: int
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Executions as they were simulated, to be had as often as wanted: each round has execution ids of its own."""
+
+    events: tuple[_Event, ...]
+    """In the order in which they were emitted."""
+    round_us: int
+    """How long they take."""
+
+    def round(self, number: int, origin_us: int) -> Iterator[Stamped]:
+        """Yield the events of one round that begins at `origin_us`."""
+        round_id = b"%08x" % number
+        for key, head, time_us, tail in self.events:
+            at_us = origin_us + time_us
+            value = b"%b%d%b" % (head.replace(_MARK, round_id), at_us, tail.replace(_MARK, round_id))
+            yield Stamped(at_us, key.replace(_MARK, round_id), value)
+
+    def rounds(self, origin_us: int, first: int = 0) -> Iterator[Stamped]:
+        """Yield the events of one round after the other, without end, from round `first` on."""
+        for number in count(first):
+            yield from self.round(number, origin_us + (number - first) * self.round_us)
+
+
 @lru_cache(maxsize=2)
-def _recording(seed: int, rate: float) -> tuple[tuple[_Event, ...], int]:
-    """Return the events in the order of their times (microseconds since the first), and how long a round takes."""
+def record(seed: int, rate: float, faults: tuple[Fault, ...] = ()) -> Recording:
+    """Simulate some thousand executions, `rate` per second of event time."""
     recorder = Recorder()
-    Simulation(Config(rate, RECORDED_EXECUTIONS / rate, seed, speed=0.0, start_unix_us=0), recorder).run()
+    Simulation(Config(rate, RECORDED_EXECUTIONS / rate, seed, faults, speed=0.0, start_unix_us=0), recorder).run()
     events = [_cut(key, value) for key, value in recorder.events]
-    return tuple(events), events[-1].time_us + 1000
+    return Recording(tuple(events), max(event.time_us for event in events) + 1000)
 
 
 def _cut(key: bytes, value: bytes) -> _Event:
@@ -57,15 +91,8 @@ def generate(
     Without `start_unix_us` the last event is now. The same arguments give the same bytes (but for that "now").
     The last executions may be cut off.
     """
-    events, round_us = _recording(seed, rate)
+    recording = record(seed, rate)
     if start_unix_us is None:
-        start_unix_us = time.time_ns() // 1000 - round_us * n_events // len(events)
-    for number in range(-(-n_events // len(events))):
-        round_id = b"%08x" % number
-        origin_us = start_unix_us + number * round_us
-        for key, head, time_us, tail in events[: n_events - number * len(events)]:
-            yield (
-                key.replace(_MARK, round_id),
-                b"%b%d%b"
-                % (head.replace(_MARK, round_id), origin_us + time_us, tail.replace(_MARK, round_id)),
-            )
+        start_unix_us = time.time_ns() // 1000 - recording.round_us * n_events // len(recording.events)
+    for _, event in zip(range(n_events), recording.rounds(start_unix_us), strict=False):
+        yield event.key, event.value

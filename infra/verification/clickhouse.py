@@ -1,32 +1,39 @@
 """What ClickHouse holds of a run, in the terms of the oracle."""
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from clickhouse_driver import Client  # type: ignore[import-untyped]
 
-from infra.verification.compare import Found, Record, Tally, compare_one, pack
+from infra.verification.compare import Found, Tally, compare_one, pack
 from infra.verification.published import Ends
 from infra.verification.truth import Executions
 from schemas.internal import FAILED, Execution
 
-BOTH = ("chain_version", "component", "user", "tier", "status", "duration_us", "error_type", "error_message", "revision")
-EXECUTION = {
-    **{name: name for name in BOTH},
+OF_EXECUTION = {
     "start_us": "toUnixTimestamp64Micro(start_time)", "ended_us": "toUnixTimestamp64Micro(end_time)",
-    "finished_us": "toUnixTimestamp64Micro(finished_watermark)", "first_offset": "event_first_offset",
-    "last_offset": "event_last_offset", "steps": "steps", "steps_failed": "steps_failed", "pending": "steps_pending",
-    "missing": "missing", "violations": "violations",
+    "first_offset": "event_first_offset", "last_offset": "event_last_offset", "pending": "steps_pending",
+    **{name: name for name in ("component", "status", "duration_us", "error_type", "error_message", "missing", "violations")},
 }  # fmt: skip
-"""Field of an execution -> what it is in a row."""
-STEP = {
-    **{name: name for name in (*BOTH, "step", "attempt", "cpu_us", "memory_bytes", "io_wait_us", "parents", "broker_us", "logs")},
+"""Field of an execution -> what it is in its row."""
+COUNTED = {"steps": "steps", "steps_failed": "steps_failed"}
+OF_STEP = {
     "start_us": "toUnixTimestamp64Micro(start_time)", "end_us": "toUnixTimestamp64Micro(end_time)",
-    "finished_us": "toUnixTimestamp64Micro(finished_watermark)", "offset": "event_first_offset", "topic": "consumed_topic",
-    "topic_partition": "consumed_partition", "topic_offset": "consumed_offset",
+    "offset": "event_first_offset", "topic": "consumed_topic", "topic_partition": "consumed_partition",
+    "topic_offset": "consumed_offset",
+    **{name: name for name in ("component", "status", "duration_us", "error_type", "error_message", "step", "attempt", "cpu_us",
+                               "memory_bytes", "io_wait_us", "parents", "broker_us", "logs")},
 }  # fmt: skip
-KINDS = {"execution": EXECUTION, "step": STEP}
+"""Field of a step -> what it is in its row."""
+IN_BOTH = {
+    "finished_us": "toUnixTimestamp64Micro(finished_watermark)",
+    **{name: name for name in ("chain_version", "user", "tier", "revision")},
+}
+"""Field of an execution -> what it is in its row and those of its steps."""
+KINDS = {"execution": {**OF_EXECUTION, **COUNTED, **IN_BOTH}, "step": {**OF_STEP, **IN_BOTH}}
+of_execution, of_step, in_both = (attrgetter(*fields) for fields in (OF_EXECUTION, OF_STEP, IN_BOTH))
 WINDOW = (
     "kind", "tenant", "chain", "step", "component", "events", "started", "completed", "failed", "error_ratio",
     "throughput_per_s", "mean_us", "p50_us", "p95_us", "p99_us", "max_us", "durations_zero", "violations",
@@ -34,7 +41,9 @@ WINDOW = (
 )  # fmt: skip
 DEPENDENCY = ("tenant", "chain", "kind", "source", "target", "topic", "count", "failed", "latency_mean_us", "latency_max_us")
 KEY = ("tenant", "execution", "chain", "record_kind", "span")
-Rows = dict[tuple[str, str, str], Record]
+Row = tuple[Any, ...]
+"""In the order of the fields of its kind."""
+Rows = dict[tuple[str, str, str], Row]
 """Rows of one execution by (chain, record kind, span)."""
 
 
@@ -58,12 +67,16 @@ def compare_executions(
                 _compare_row(tallies[key[1]], (*name, *key), row, None)
 
 
-def _compare_row(tally: Tally, key: tuple[str, ...], wanted: Record | None, found: Record | None) -> None:
+def _compare_row(tally: Tally, key: tuple[str, ...], wanted: Row | None, found: Row | None) -> None:
     if wanted is not None and wanted == found:  # nearly always: packing them would cost more than all the rest
         tally.expected += 1
         tally.found += 1
     else:
-        compare_one(tally, key, pack(wanted) if wanted else None, pack(found) if found else None)
+        compare_one(tally, key, _packed(key[3], wanted), _packed(key[3], found))
+
+
+def _packed(kind: str, row: Row | None) -> bytes | None:
+    return None if row is None else pack(dict(zip(KINDS[kind], row, strict=True)))
 
 
 def expected_rows(runs: list[Execution]) -> Rows:
@@ -71,12 +84,10 @@ def expected_rows(runs: list[Execution]) -> Rows:
     rows: Rows = {}
     for x in runs:
         failed = sum(step.status == FAILED for step in x.steps.values())
-        counts = {"steps": len(x.steps), "steps_failed": failed}
-        rows[x.chain, "execution", ""] = {name: getattr(x, name, None) for name in EXECUTION} | counts
+        shared = in_both(x)
+        rows[x.chain, "execution", ""] = (*of_execution(x), len(x.steps), failed, *shared)
         for span, step in x.steps.items():
-            rows[x.chain, "step", span] = {name: getattr(step, name, None) for name in STEP} | {
-                name: getattr(x, name) for name in ("chain_version", "user", "tier", "revision", "finished_us")
-            }
+            rows[x.chain, "step", span] = (*of_step(step), *shared)
     return rows
 
 
@@ -84,8 +95,8 @@ def _rows_by_execution(
     server: Client, topic: str, partition: int, end: int
 ) -> Iterator[tuple[tuple[str, str], Rows, bool]]:
     """Yield ((tenant, execution), its rows, whether one of them came later than what was compared)."""
-    columns = list(dict.fromkeys([*KEY, "source_offset", *EXECUTION.values(), *STEP.values()]))
-    places = {kind: [(name, columns.index(column)) for name, column in fields.items()] for kind, fields in KINDS.items()}
+    columns = list(dict.fromkeys([*KEY, "source_offset", *chain.from_iterable(fields.values() for fields in KINDS.values())]))
+    pick = {kind: itemgetter(*map(columns.index, fields.values())) for kind, fields in KINDS.items()}
     chosen = ", ".join(f"{column} AS c{number}" for number, column in enumerate(columns))
     rows = server.execute_iter(
         f"SELECT {chosen} FROM chain_execution_traces FINAL WHERE source_topic = %(topic)s AND source_partition = %(partition)s "
@@ -97,7 +108,7 @@ def _rows_by_execution(
         moved_on = False
         for row in group:
             moved_on = moved_on or row[5] >= end
-            found[row[2], row[3], row[4]] = {name: row[place] for name, place in places[row[3]]}
+            found[row[2], row[3], row[4]] = pick[row[3]](row)
         yield name, found, moved_on
 
 

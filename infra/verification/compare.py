@@ -54,6 +54,12 @@ class Tally:
         if len(self.first) < SHOWN:
             self.first.append(Difference(record, name or what, expected, found))
 
+    def add(self, other: "Tally") -> None:
+        """Add what was found of the same kind elsewhere."""
+        for name in ("expected", "found", "missing", "extra", "different", "duplicated", "open"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.first = (self.first + other.first)[:SHOWN]
+
     def document(self) -> Record:
         """Return it for JSON."""
         return asdict(self)

@@ -40,16 +40,31 @@ EdgeWindows = dict[tuple[Edge, int], EdgeTotals]
 """By edge and window start in µs."""
 
 
-def add_edges(windows: EdgeWindows, x: Execution, start_us: int, under_way: bool) -> None:
-    """Add the edges of a finished execution to a window."""
+def add_edges(windows: EdgeWindows, x: Execution, start_us: int, under_way: bool, known: set[Edge], limit: int) -> None:
+    """Add the edges of a finished execution to a window; once `limit` are known, no further ones."""
     for step in x.steps.values():
         for edge, latency_us in edges_of(x, step):
+            if edge not in known:
+                if len(known) >= limit:
+                    continue
+                known.add(edge)
             totals = windows.setdefault((edge, start_us), EdgeTotals())
             totals.count += 1
             totals.failed += step.status == FAILED
             totals.latency_sum_us += latency_us
             totals.latency_max_us = max(totals.latency_max_us, latency_us)
             totals.under_way = totals.under_way or under_way
+
+
+def merge_edges(windows: EdgeWindows, others: EdgeWindows) -> None:
+    """Add the edge windows of another source partition."""
+    for key, other in others.items():
+        totals = windows.setdefault(key, EdgeTotals())
+        totals.count += other.count
+        totals.failed += other.failed
+        totals.latency_sum_us += other.latency_sum_us
+        totals.latency_max_us = max(totals.latency_max_us, other.latency_max_us)
+        totals.under_way = totals.under_way or other.under_way
 
 
 def edges_of(x: Execution, step: Step) -> Iterator[tuple[Edge, int]]:

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from infra.verification import promises
-from infra.verification.edges import EdgeWindows, add_edges
-from infra.verification.steps import Run, add_samples, add_step, end_step, opened, parents_of, run_of
+from infra.verification.edges import Edge, EdgeWindows, add_edges
+from infra.verification.steps import Run, add_samples, add_step, end_step, keep, opened, parents_of, run_of
 from infra.verification.windows import OVERFLOW, Book, Series, Totals
 from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
 from schemas.violations import LogPosition, Violation
@@ -76,6 +76,9 @@ class Oracle:
         self._agenda: list[tuple[int, Key]] = []
         """Heap of (event time, execution): the next look at each open one, the end of each remembered one."""
         self._series: set[Series] = set()
+        self._tenants: set[str] = set()
+        """Those with a series of their own."""
+        self._known_edges: set[Edge] = set()
         self._changed: dict[Run, int] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             StepStarted: self._step_started, StepCompleted: self._step_ended, StepFailed: self._step_ended,
@@ -132,13 +135,15 @@ class Oracle:
             self._again(x, step, event)
             return
         step.saw_started, step.start_us = True, event.time_unix_us
-        step.parents = step.parents or parents_of(event)
+        if not step.parents:
+            step.parents = parents_of(event)
+            keep(x, step, True, "", self._limits.max_evidence)
         if step.status == HEARD_OF:
             step.status = STARTED
         totals = self._at(x.tenant, x.chain, step.step, step.component, event.time_unix_us)
         totals.events += 1
         totals.started += 1
-        self._touch(x)
+        self._touch(x, earlier=False)
 
     def _step_ended(self, event: StepCompleted | StepFailed) -> None:
         x = self._execution(event)
@@ -146,7 +151,9 @@ class Oracle:
         if step is None or step.status in (COMPLETED, FAILED):
             self._again(x, step, event)
             return
+        had_parents = bool(step.parents)
         end_step(step, event)
+        keep(x, step, not had_parents, step.error_message, self._limits.max_evidence)
         totals = self._at(x.tenant, x.chain, step.step, step.component, event.time_unix_us)
         add_step(totals, step)
         rules = self._rules_of(x)
@@ -206,13 +213,16 @@ class Oracle:
         x = self._known((event.tenant, event.execution or ""))
         if x is None or not event.span:
             return
+        statement = f"{event.level.upper()} {event.template}"
+        if x.evidence + len(statement) > self._limits.max_evidence:
+            return
         step = x.steps.get(event.span)
         if step is None and len(x.steps) < self._limits.max_steps:
             step = Step(event.span, event.step or "", event.component, self._offset, status=HEARD_OF)
             x.steps[event.span] = step
-        statement = f"{event.level.upper()} {event.template}"
         if step is not None and statement not in step.logs and len(step.logs) < self._limits.max_logs:
             step.logs.append(statement)
+            x.evidence += len(statement)
             if x.finished_us:
                 self._touch(x)
 
@@ -252,15 +262,17 @@ class Oracle:
             step = x.steps[span] = Step(span, event.step, "", self._offset, status=HEARD_OF)
         if step.status == HEARD_OF:  # so far at most log statements told of it
             step.step, step.component, step.attempt = event.step, event.component or event.step, event.attempt
-            step.parents = parents_of(event)
         return step
 
-    def _touch(self, x: Execution) -> None:
-        """Note that an execution has changed: an open one is looked at anew, a finished one gets a higher revision."""
+    def _touch(self, x: Execution, *, earlier: bool = True) -> None:
+        """Note that an execution has changed: an open one is looked at anew, a finished one gets a higher revision.
+
+        Not `earlier`: nothing is due sooner than it was, so the look that is planned, if there is one, will do.
+        """
         if x.finished_us:
             x.revision += 1
             x.last_offset = self._changed[run_of(x)] = self._offset
-        else:
+        elif earlier or (x.tenant, x.execution) not in self._looks:
             self._plan(x)
 
     def _finish_if_done(self, x: Execution) -> None:
@@ -279,7 +291,7 @@ class Oracle:
         for found in promises.broken_as_a_whole(x, self._rules_of(x), self._limits.skew_us):
             self._violate(found, x, totals)
         start_us = self.watermark_us - self.watermark_us % self._limits.window_us
-        add_edges(self._edges, x, start_us, self._offset >= self._committed)
+        add_edges(self._edges, x, start_us, self._offset >= self._committed, self._known_edges, self._limits.max_series)
         key = (x.tenant, x.execution)
         del self._open[key]
         self._looks.pop(key, None)
@@ -298,19 +310,31 @@ class Oracle:
     # -- time -----------------------------------------------------------------------------------------------------
 
     def _move_clock(self, time_us: int) -> None:
-        """Conclude what is due."""
+        """Conclude what is due, in the order in which executions began."""
         self.watermark_us = time_us
         if self._offset < self._committed:
             self.committed_watermark_us = time_us
         now_us = time_us - self._limits.lateness_us
         now_us -= now_us % STEP_US
+        while due := self._due(now_us):
+            for x in sorted(due, key=lambda x: x.first_offset):
+                key = (x.tenant, x.execution)
+                if not x.finished_us:
+                    self._look(x, now_us)
+                elif self._remembered.get(key) is x and x.finished_us + self._limits.linger_us <= now_us:
+                    self._forget(key)
+
+    def _due(self, now_us: int) -> list[Execution]:
+        """Take what is due from the agenda."""
+        due: list[Execution] = []
         while self._agenda and self._agenda[0][0] <= now_us:
             at_us, key = heappop(self._agenda)
             if self._looks.get(key) == at_us:
                 del self._looks[key]
-                self._look(self._open[key], now_us)
-            elif key in self._remembered and self._remembered[key].finished_us + self._limits.linger_us <= now_us:
-                self._forget(key)
+                due.append(self._open[key])
+            elif key in self._remembered:
+                due.append(self._remembered[key])
+        return due
 
     def _look(self, x: Execution, now_us: int) -> None:
         rules = self._rules_of(x)
@@ -345,7 +369,9 @@ class Oracle:
         if series not in self._series:
             if len(self._series) < self._limits.max_series:
                 self._series.add(series)
+                self._tenants.add(tenant)
             else:
+                tenant = tenant if tenant in self._tenants else OVERFLOW
                 self._tell_overflow(tenant, time_us - time_us % self._limits.window_us)
                 series = (tenant, OVERFLOW, "", "")
         return self._book.at(series, time_us, self.watermark_us, self._offset >= self._committed)

@@ -92,7 +92,8 @@ def deadlines(x: Execution, rules: ChainRules | None) -> list[int]:
     """Return the deadlines that run, in µs of event time."""
     if rules is None:
         return []
-    left = (rule for rule in rules.timed if not (rule.name in x.ends or rule.name in x.missing))
+    ends, missing = x.ends, x.missing
+    left = [rule for rule in rules.timed if rule.name not in ends and rule.name not in missing]
     return [due for rule in left if (due := due_us(x, rule)) is not None]
 
 

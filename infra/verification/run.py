@@ -1,31 +1,32 @@
 """Holds everything that a run has published and stored against what its log truly says."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import psycopg
 from clickhouse_driver import Client  # type: ignore[import-untyped]
 
 from connectors.clickhouse import client
-from connectors.definitions import read_definitions
-from connectors.log import read_range
 from connectors.settings import Settings
 from infra.verification import clickhouse, conclusions, postgres, published
 from infra.verification.compare import Found, Tally, compare, compare_all, pack
-from infra.verification.edges import EdgeWindows, conclude_edges
-from infra.verification.oracle import Oracle
+from infra.verification.edges import EdgeWindows, conclude_edges, merge_edges
+from infra.verification.partition import Truth as PartitionTruth
+from infra.verification.partition import check_partition
 from infra.verification.progress import Snapshot
-from infra.verification.truth import Executions
 from infra.verification.windows import Book, Truth, conclude
 from schemas import topics
 from schemas.analysis import Alert, Anomaly, Incident
-from streams.events import decode_chunk
 from streams.ids import derived_id
-from streams.rules import RuleBook
 
-CHUNK = 10_000
+WORTH_PROCESSES = 200_000
+"""Records."""
 Place = tuple[int, int, int]
 """(partition, offset, which event of that record)"""
 KINDS = (
@@ -59,37 +60,36 @@ class Report:
 
 
 class Verification:
-    """One comparison. `run` reads the log one source partition after the other, so that memory is bound by the largest."""
+    """One comparison. Source partitions are worked on one by one, as many at once as there are processors: memory is
+    bound by the largest ones.
+    """
 
     def __init__(self, settings: Settings, at: Snapshot, tell: Callable[[str], None]) -> None:
         """`tell` is told what is being done."""
         self.report = Report()
         self._settings, self._at, self._tell = settings, at, tell
         self._events = settings.topic(topics.EVENTS.name)
-        self._rules = RuleBook(read_definitions(settings))
         self._book = Book(settings.limits)
         self._edges: EdgeWindows = {}
         self._watermarks: list[int] = []
         self._violations: dict[str, Counter[bytes]] = {}
         self._unsettled: set[str] = set()
         """Violations that follow from what is not committed."""
+        self._refused: dict[Place, bytes] = {}
 
     def run(self) -> Report:
         """Return how everything came out; raises the errors of Kafka and of the databases."""
-        letters = Found(self._tally("dead letters"), once=True)
-        published.dead_letters(self._settings, letters)
+        self._tell(f"reading {sum(end - low for low, end in self._at.events.values()):,} records of {self._events}")
+        for truth in self._partitions():
+            self._add(truth)
+        self._dead_letters()
         with self._clickhouse() as server, psycopg.connect(self._settings.postgres_dsn.get_secret_value()) as connection:
-            refused: dict[Place, bytes] = {}
-            for partition in sorted(self._at.events):
-                refused |= self._partition(partition, server, connection)
-            later = {key for key in refused.keys() | letters.newest.keys() if key[1] >= self._at.committed.get(key[0], 0)}
-            compare(self._tally("dead letters"), refused, letters.newest, later)
-            truth = conclude(self._book.windows, self._watermarks, self._settings.limits)
-            self.report.counts["open_windows"] = len(truth.open)
-            self._windows(truth, server, connection)
+            truth_of_all = conclude(self._book.windows, self._watermarks, self._settings.limits)
+            self.report.counts["open_windows"] = len(truth_of_all.open)
+            self._windows(truth_of_all, server, connection)
             self._dependencies(server)
             self._rows(server)
-        self._said(truth)
+        self._said(truth_of_all)
         self._concluded()
         return self.report
 
@@ -100,52 +100,42 @@ class Verification:
         server: Client = client(self._settings.clickhouse_dsn.get_secret_value(), self._settings.clickhouse_database)
         return server
 
-    # -- one source partition -------------------------------------------------------------------------------------
+    # -- source partitions ----------------------------------------------------------------------------------------
 
-    def _partition(self, partition: int, server: Client, connection: psycopg.Connection) -> dict[Place, bytes]:
-        """Compare what one source partition led to; return what had to be refused."""
-        self._tell(f"reading partition {partition} of {self._events}")
-        committed = self._at.committed.get(partition, 0)
-        oracle = Oracle(self._events, partition, self._rules, self._settings.limits, self._book, self._edges, committed)
-        self._fold(oracle, partition)
-        self._tell(f"comparing the executions of partition {partition}")
-        truth = Executions(oracle, committed)
-        topic, ends = self._settings.topic(topics.TRACES.name), self._at.outputs[topics.TRACES.name]
-        found = Found(self._tally("executions"), once=True)
-        published.executions(self._settings, partition, ends, found)
-        compare(self._tally("executions"), truth, found.newest, truth.unsettled)
-        clickhouse.compare_executions(
-            server, topic, partition, ends[partition], truth, self._tally("clickhouse executions"),
-            self._tally("clickhouse steps"),
-        )  # fmt: skip
-        postgres.compare_executions(
-            connection, self._settings.postgres_schema, topic, partition, ends[partition], truth,
-            self._tally("postgres executions"),
-        )  # fmt: skip
-        stages = oracle.dead.items()
-        return {(partition, *place): pack({"topic": self._events, "stage": stage}) for place, stage in stages}
+    def _partitions(self) -> Iterator[PartitionTruth]:
+        """Yield what truly happened in each; a short log is not worth further processes."""
+        numbers = sorted(self._at.events, key=lambda number: -self._at.events[number][1])
+        check = partial(check_partition, self._settings, self._at)
+        if sum(end for _, end in self._at.events.values()) < WORTH_PROCESSES:
+            yield from map(check, numbers)
+            return
+        workers = min(len(numbers), os.cpu_count() or 1)
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            for future in as_completed([pool.submit(check, number) for number in numbers]):
+                yield future.result()
 
-    def _fold(self, oracle: Oracle, partition: int) -> None:
-        for chunk in _chunks(self._records(partition)):
-            decoded = decode_chunk([value for _, _, value in chunk])
-            for (offset, broker_us, _), event in zip(decoded.spread(chunk), decoded.events, strict=True):
-                oracle.apply(offset, broker_us, event)
-        oracle.end()
-        self.report.counts.update({**oracle.counts, "dead_letters": len(oracle.dead), "open_executions": len(oracle.open)})
-        if oracle.committed_watermark_us:
-            self._watermarks.append(oracle.committed_watermark_us)
-        for offset, violation in oracle.violations:
-            said = self._violations.setdefault(violation.id, Counter())
-            said[pack(published.violation_record(violation))] += 1
-            if offset >= self._at.committed.get(partition, 0):
-                self._unsettled.add(violation.id)
+    def _add(self, truth: PartitionTruth) -> None:
+        """Add what one partition led to."""
+        self._tell(f"partition {truth.number}: {truth.counts['records']:,} records, {truth.tallies['executions'].expected:,} executions compared")
+        self._book.add(truth.book)
+        merge_edges(self._edges, truth.edges)
+        self.report.counts.update(truth.counts)
+        self._watermarks += [truth.watermark_us] if truth.watermark_us else []
+        for ident, record, is_committed in truth.violations:
+            self._violations.setdefault(ident, Counter())[record] += 1
+            if not is_committed:
+                self._unsettled.add(ident)
+        for place, stage in truth.dead.items():
+            self._refused[truth.number, *place] = pack({"topic": self._events, "stage": stage})
+        for kind, tally in truth.tallies.items():
+            self._tally(kind).add(tally)
 
-    def _records(self, partition: int) -> Iterator[tuple[int, int, bytes | None]]:
-        """Yield (offset, broker time in µs, value) of what the log holds of a partition."""
-        low, end = self._at.events[partition]
-        if low < end:
-            for message in read_range(self._settings, self._events, partition, low, end):
-                yield message.offset() or 0, message.timestamp()[1] * 1000, message.value()
+    def _dead_letters(self) -> None:
+        letters = Found(self._tally("dead letters"), once=True)
+        published.dead_letters(self._settings, letters)
+        keys = self._refused.keys() | letters.newest.keys()
+        later = {key for key in keys if key[1] >= self._at.committed.get(key[0], 0)}
+        compare(self._tally("dead letters"), self._refused, letters.newest, later)
 
     # -- over all partitions --------------------------------------------------------------------------------------
 
@@ -214,13 +204,3 @@ def _of_unsure_windows(said: Mapping[str, Counter[bytes]], truth: Truth) -> set[
     unsure = truth.open | truth.revised
     ids = {derived_id(kind, ident) for kind in ("error_rate.exceeded", "clock.ahead") for ident in unsure}
     return ids & said.keys()
-
-
-def _chunks(records: Iterator[Any]) -> Iterator[list[Any]]:
-    chunk: list[Any] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    yield chunk

@@ -36,6 +36,18 @@ def parents_of(event: StepStarted | StepCompleted | StepFailed) -> list[tuple[st
     return [(parent.span, parent.execution or "", parent.component or "") for parent in event.parents or ()]
 
 
+def keep(x: Execution, step: Step, parents: bool, message: str, limit: int) -> None:
+    """Leave out what is too much: parents beyond the first count 256 characters each, texts their length."""
+    if parents:
+        room = max(0, limit - x.evidence) // 256
+        step.parents = step.parents[: room + 1]
+        x.evidence += 256 * max(0, len(step.parents) - 1)
+    if x.evidence + len(message) <= limit:
+        x.evidence += len(message)
+    else:
+        step.error_message = ""
+
+
 def end_step(step: Step, event: StepCompleted | StepFailed) -> None:
     """Put into a run of a step what its end tells."""
     began_us, step.end_us = step.start_us, event.time_unix_us

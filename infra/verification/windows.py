@@ -7,7 +7,7 @@ that falls silent is told as empty windows for a while.
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +16,7 @@ from streams.histogram import bucket_index
 from streams.ids import derived_id
 from streams.limits import Limits
 
+T = TypeVar("T")
 Series = tuple[str, str, str, str]
 """(tenant, chain, step, component)"""
 WindowKey = tuple[str, str, str, str, int]
@@ -76,6 +77,33 @@ class Totals(Struct):
         self.samples[name] = (count + 1, total + round(value * unit(name)), max(largest, value))
 
 
+    def add(self, other: "Totals") -> None:
+        """Add what another source partition has in the same window."""
+        for name in ADDITIVE:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in LARGEST:
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+        _add_counts(self.durations, other.durations)
+        _add_counts(self.violations, other.violations)
+        self.affected = sorted({*self.affected, *other.affected})[:SAMPLE]
+        for name, (count, total, largest) in other.samples.items():
+            counted, sum_, before = self.samples.get(name, (0, 0, largest))
+            self.samples[name] = (counted + count, sum_ + total, max(before, largest))
+        self.in_time, self.under_way = self.in_time or other.in_time, self.under_way or other.under_way
+
+
+def _add_counts(counts: dict[T, int], more: Mapping[T, int]) -> None:
+    for key, count in more.items():
+        counts[key] = counts.get(key, 0) + count
+
+
+ADDITIVE = (
+    "events", "started", "completed", "failed", "duration_sum_us", "cpu_us", "io_wait_us", "broker_count", "broker_sum_us",
+    "affected_executions",
+)  # fmt: skip
+LARGEST = ("duration_max_us", "memory_max_bytes", "broker_max_us", "late_us")
+
+
 def unit(resource: str) -> int:
     """Return by how much samples are multiplied before they are added, so that sums are of whole numbers."""
     return 1_000_000 if resource.endswith("_ratio") else 1
@@ -100,6 +128,14 @@ class Book:
             totals.late_us = max(totals.late_us, watermark_us)
         totals.under_way = totals.under_way or under_way
         return totals
+
+    def add(self, other: "Book") -> None:
+        """Add the windows of another source partition."""
+        for key, totals in other.windows.items():
+            if key in self.windows:
+                self.windows[key].add(totals)
+            else:
+                self.windows[key] = totals
 
 
 class Truth(Struct):

@@ -71,14 +71,15 @@ def init(
     topic_prefix: str = "",
     queue_size: int = 100_000,
     *,
+    queue_bytes: int = 64_000_000,
     channel: MakeChannel | None = None,
     **kafka: Any,
 ) -> None:
     """Begin to report as `service`; call it once, again only to change something.
 
     `kafka`: further librdkafka settings, `_` for `.` (`security_protocol="SASL_SSL"`). `channel` replaces Kafka:
-    a function that is given the `Counts` and returns a `Channel`. `queue_size`: events held while the channel is
-    slow; beyond it the oldest are dropped. It opens no connection here, so a wrong address shows in `stats` only.
+    a function that is given the `Counts` and returns a `Channel`. `queue_size` and `queue_bytes`: events held while the channel
+    is slow; beyond either the oldest are dropped. It opens no connection here, so a wrong address shows in `stats` only.
     """
     global _publisher
     shutdown(0.0 if _publisher is None else 1.0)
@@ -87,7 +88,7 @@ def init(
         **{key.replace("_", "."): kafka[key] for key in kafka},
     }
     make = channel or (lambda counts: KafkaChannel(counts, topic_prefix + topic, settings))
-    _publisher = Publisher(make, queue_size)
+    _publisher = Publisher(make, queue_size, queue_bytes)
     _tracker.service, _tracker.tenant, _tracker.outlet = name(service), name(tenant), _publisher
 
 

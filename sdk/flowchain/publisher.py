@@ -41,14 +41,15 @@ class Stats:
 class Publisher:
     """Hands events to a channel. `publish` returns at once whatever the channel does, and raises nothing.
 
-    When the queue is full the oldest events go, counted as `queue_full`. The channel is made, used and closed in the
+    When the queue is full, by events or by bytes, the oldest events go, counted as `queue_full`. The channel is made, used and closed in the
     publisher's thread, which starts with the first event (again in a forked child, where the queue begins empty).
     """
 
-    def __init__(self, make_channel: MakeChannel, queue_size: int = 100_000) -> None:
+    def __init__(self, make_channel: MakeChannel, queue_size: int = 100_000, queue_bytes: int = 64_000_000) -> None:
         self.counts = Counts()
         self._make_channel = make_channel
         self._queue_size = max(1, queue_size)
+        self._queue_bytes = queue_bytes
         self._begin()
         if hasattr(os, "register_at_fork"):
             # Weak: a publisher that nobody uses any more can go.
@@ -57,6 +58,9 @@ class Publisher:
 
     def _begin(self) -> None:
         self._queue: deque[Encoded] = deque()
+        self._room = threading.Lock()
+        self._bytes = 0
+        """Of the values in the queue; changed with `_room` held, which nobody holds for longer than that takes."""
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -69,8 +73,10 @@ class Publisher:
 
     def publish(self, key: bytes, value: bytes) -> None:
         """Queue one event."""
+        with self._room:
+            self._bytes += len(value)
         self._queue.append((key, value))
-        if len(self._queue) > self._queue_size:
+        while len(self._queue) > self._queue_size or (self._bytes > self._queue_bytes and len(self._queue) > 1):
             self._drop_oldest()
         if self._thread is None:
             self._start()
@@ -119,11 +125,8 @@ class Publisher:
         return not thread.is_alive() and self.stats().lost == lost
 
     def _drop_oldest(self) -> None:
-        try:
-            self._queue.popleft()
-        except IndexError:
-            return  # the thread was faster
-        self.counts.drop("queue_full")
+        if self._take(1):  # else the thread was faster
+            self.counts.drop("queue_full")
 
     def _start(self) -> None:
         with self._lock:
@@ -167,7 +170,10 @@ class Publisher:
         chunk = self._take(_CHUNK)
         refused = self._send_guarded(channel, chunk) if chunk else []
         self._taken += len(chunk) - len(refused)
-        self._queue.extendleft(reversed(refused))
+        if refused:
+            with self._room:
+                self._bytes += sum(len(value) for _, value in refused)
+            self._queue.extendleft(reversed(refused))
         self._holding = False
         self._poll_guarded(channel, _REPORTS_S if refused else 0.0)
         return bool(chunk)
@@ -193,6 +199,8 @@ class Publisher:
                 chunk.append(queue.popleft())
         except IndexError:
             pass  # fewer than asked for
+        with self._room:
+            self._bytes -= sum(len(value) for _, value in chunk)
         return chunk
 
     def _rest(self, channel: Channel | None) -> None:

@@ -24,6 +24,8 @@ MAX_MESSAGE = 2048
 MAX_TEMPLATE = 512
 MAX_PARENTS = 256
 MAX_ATTRIBUTES = 32
+MAX_EVENT_BYTES = 262_144
+"""The pipeline refuses a larger one: large values of attributes."""
 
 Level = Literal["trace", "debug", "info", "warn", "error", "fatal"]
 _LEVELS = {"warning": "warn", "critical": "fatal"}
@@ -156,6 +158,9 @@ class Tracker:
             return
         try:
             value = orjson.dumps(event)
+            if len(value) > MAX_EVENT_BYTES:
+                outlet.counts.drop("oversize", f"an event of {len(value)} bytes")
+                return
             outlet.publish(key.encode(), value)
         except (TypeError, ValueError) as error:
             outlet.counts.drop("encode_error", error)

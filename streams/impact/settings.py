@@ -56,4 +56,5 @@ class ImpactSettings(Struct, frozen=True):
     max_anomalies: int = 100
     """Anomaly ids per incident."""
     max_tenants: int = 1_000
-    """Tenants remembered; beyond it the one not seen for longest, without an open incident, is forgotten."""
+    """Tenants remembered; beyond it an eighth is forgotten, those without an open incident that were not seen for longest.
+    While all have open incidents, a further tenant is not analysed."""

@@ -4,6 +4,7 @@ Everything is a function of what was observed, in its order, and of the watermar
 size: per tenant, component and window; per tenant and component (normal); per tenant and graph source; per incident.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -44,6 +45,7 @@ class ImpactStage:
 
     def __init__(self, settings: ImpactSettings = DEFAULTS) -> None:
         self._settings = settings
+        self.reached: Counter[str] = Counter()
         self._tenants: dict[str, Tenant] = {}
         self._clock_us = 0
         self._dirty_incidents: dict[tuple[str, str], None] = {}
@@ -63,17 +65,19 @@ class ImpactStage:
         place = f"{source_topic}:{source_partition}"
         for delta in deltas:
             tenant = self._tenant(delta.tenant)
-            for incident in tenant.observe(delta, place):
-                self._dirty_incidents[tenant.name, incident.id] = None
+            for incident in tenant.observe(delta, place) if tenant else ():
+                self._dirty_incidents[delta.tenant, incident.id] = None
         for edge in edges:
-            self._tenant(edge.tenant).graph.observe(edge)
+            if tenant := self._tenant(edge.tenant):
+                tenant.graph.observe(edge)
 
     def advance(self, watermark_us: int, anomalies: Sequence[Anomaly]) -> list[Incident]:
         """Move event time on; return the incidents that are new or have changed, with a higher revision each."""
         self._clock_us = max(self._clock_us, watermark_us)
         for name in sorted({anomaly.tenant for anomaly in anomalies}):
-            self._tenant(name).take_anomalies([anomaly for anomaly in anomalies if anomaly.tenant == name])
-            self._dirty_heads[name] = None
+            if tenant := self._tenant(name):
+                tenant.take_anomalies([anomaly for anomaly in anomalies if anomaly.tenant == name])
+                self._dirty_heads[name] = None
         found: list[Incident] = []
         for name in sorted(self._tenants):
             tenant = self._tenants[name]
@@ -93,29 +97,35 @@ class ImpactStage:
         tenant = self._tenants.get(window.tenant)
         return tenant is not None and any(i.touches(window.chain, window.component) for i in tenant.open())
 
-    def _tenant(self, name: str) -> Tenant:
+    def _tenant(self, name: str) -> Tenant | None:
+        """Return a tenant, a new one if there is room."""
         tenant = self._tenants.get(name)
         if tenant is None:
-            tenant = self._tenants[name] = Tenant(name, self._settings)
-            self._forgotten.pop(name, None)
+            if not self._has_room():
+                return None
+            tenant = self._tenants[name] = Tenant(name, self._settings, self.reached)
             self._dirty_heads[name] = None
-            self._limit_tenants(name)
         if tenant.head.seen_us != self._clock_us:
             tenant.head.seen_us = self._clock_us
             self._dirty_heads[name] = None
         return tenant
 
-    def _limit_tenants(self, newest: str) -> None:
-        if len(self._tenants) > self._settings.max_tenants:
-            idle = [t for t in self._tenants.values() if not t.open() and t.name != newest]
-            if idle:
-                name = min(idle, key=lambda tenant: (tenant.head.seen_us, tenant.name)).name
-                self._forget(name)
+    def _has_room(self) -> bool:
+        """Return whether another tenant can be analysed, if need be in place of some that were not seen for longest."""
+        limit = self._settings.max_tenants
+        if len(self._tenants) < limit:
+            return True
+        self.reached["tenants_over_limit"] += 1
+        idle = [tenant for tenant in self._tenants.values() if not tenant.open()]
+        for tenant in sorted(idle, key=lambda tenant: (tenant.head.seen_us, tenant.name))[: 1 + limit // 8]:
+            self._forget(tenant.name)
+        return bool(idle)
 
     def _forget(self, name: str) -> None:
         tenant = self._tenants.pop(name)
-        for key in _keys(tenant):
-            self._forgotten[key] = None
+        unsaved = [key for key, _ in _memory_changes(tenant)]
+        gone = [key_of(_INCIDENT, *incident) for incident in self._dirty_incidents if incident[0] == name]
+        self._forgotten |= dict.fromkeys((*_keys(tenant), *unsaved, *gone))
 
     def _is_due(self, tenant: Tenant) -> bool:
         waited = self._clock_us - tenant.head.evaluated_us
@@ -147,6 +157,7 @@ class ImpactStage:
             if self._belongs(tenant, incident, trouble):
                 return incident
         if len(candidates) >= self._settings.max_open:
+            self.reached["incidents_over_limit"] += 1
             return candidates[-1]
         window = self._settings.memory.window_us
         incident = OpenIncident(
@@ -181,6 +192,7 @@ class ImpactStage:
         known = incident.find(context)
         if known is None:
             if len(incident.faulty) >= self._settings.max_keys:
+                self.reached["incident_keys_over_limit"] += 1
                 return
             first = self._absorb(tenant, incident, trouble)
             known = Faulty(*context, trouble.kind, trouble.count, trouble.total, first, trouble.last_us + window)
@@ -285,11 +297,12 @@ class ImpactStage:
         if kind == _CLOCK:
             self._clock_us = msgspec.msgpack.decode(value, type=int)
             return
-        tenant = self._tenants.setdefault(parts[0], Tenant(parts[0], self._settings)) if parts else None
+        tenant = self._tenants.setdefault(parts[0], Tenant(parts[0], self._settings, self.reached)) if parts else None
         if tenant is None or kind not in (_MEMORY, _GRAPH, _INCIDENT, _HEAD):
             raise ValueError(f"not an entry of the impact stage: {key!r}")
         if kind == _HEAD:
             tenant.head = msgspec.msgpack.decode(value, type=Head)
+            tenant.memory.newest_us = max(tenant.memory.newest_us, tenant.head.folded_us)
         elif kind == _INCIDENT:
             tenant.incidents[parts[1]] = msgspec.msgpack.decode(value, type=OpenIncident)
         elif kind == _GRAPH:

@@ -1,5 +1,6 @@
 """What the impact stage knows of one tenant."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -44,11 +45,12 @@ class Head(Struct):
 class Tenant:
     """Memory, graph and incidents of one tenant."""
 
-    def __init__(self, name: str, settings: ImpactSettings) -> None:
+    def __init__(self, name: str, settings: ImpactSettings, reached: Counter[str] | None = None) -> None:
+        """`reached` counts how often a bound was reached, by its name."""
         self.name = name
         self.settings = settings
-        self.memory = Memory(settings.memory)
-        self.graph = Graph(settings.graph)
+        self.memory = Memory(settings.memory, reached)
+        self.graph = Graph(settings.graph, reached)
         self.incidents: dict[str, OpenIncident] = {}
         self.head = Head()
         self.touched = False

@@ -4,11 +4,13 @@ A context is (chain, step, component). Recent windows are kept one by one; a win
 decayed *normal* of its contexts, unless the context was in trouble then: an incident must not become normal.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct, field
 
 from schemas.internal import Delta
+from streams.booking import MAX_INDICATORS, first_by_name
 
 Context = tuple[str, str, str]
 """(chain, step, component)"""
@@ -22,11 +24,13 @@ class MemorySettings(Struct, frozen=True):
     normal_half_life_windows: float = 2_160.0
     """6 h of 10 s windows."""
     max_contexts: int = 2_000
-    """Further contexts are not ranked (they are still counted by health)."""
+    """Further contexts are not ranked (they are still counted by health), until others are forgotten."""
     max_indicators: int = 128
-    """Distinct indicators remembered per context; the rarest is forgotten."""
+    """Distinct indicators in normal, per context; the rarest is forgotten. A recent window holds `MAX_INDICATORS`."""
     forget_us: int = 7 * 86_400_000_000
-    """A context unseen for so long is forgotten."""
+    """A context unseen for so long is forgotten,"""
+    crowded_us: int = 3_600_000_000
+    """after so long while there are `max_contexts`."""
 
 
 DEFAULTS = MemorySettings()
@@ -145,13 +149,13 @@ class ComponentMemory(Struct):
 class Memory:
     """The contexts of one tenant."""
 
-    def __init__(self, settings: MemorySettings = DEFAULTS) -> None:
+    def __init__(self, settings: MemorySettings = DEFAULTS, reached: Counter[str] | None = None) -> None:
+        """`reached` counts how often a bound was reached, by its name."""
         self.settings = settings
+        self._reached: Counter[str] = Counter() if reached is None else reached
         self.components: dict[str, ComponentMemory] = {}
         self.newest_us = 0
         """Start of the newest window seen."""
-        self.ignored = 0
-        """Deltas not remembered because of `max_contexts`."""
         self._known: set[Context] = set()
         self._dirty: dict[tuple[str, int | None], None] = {}
 
@@ -161,6 +165,7 @@ class Memory:
         start = delta.window_start_unix_us
         if start <= self.newest_us - self.settings.recent_windows * self.settings.window_us:
             return None
+        self.newest_us = max(self.newest_us, start)
         if context not in self._known and not self._admit(context):
             return None
         memory = self.components.setdefault(delta.component, ComponentMemory())
@@ -168,7 +173,7 @@ class Memory:
         if counts is None:
             counts = memory.recent[start][context[:2]] = Counts(delta.chain, delta.step)
         counts.add(delta)
-        self.newest_us = max(self.newest_us, start)
+        counts.indicators = first_by_name(counts.indicators, MAX_INDICATORS)
         self._dirty[delta.component, start] = None
         return counts
 
@@ -178,7 +183,7 @@ class Memory:
 
     def _admit(self, context: Context) -> bool:
         if len(self._known) >= self.settings.max_contexts:
-            self.ignored += 1
+            self._reached["contexts_over_limit"] += 1
             return False
         self._known.add(context)
         return True
@@ -213,7 +218,8 @@ class Memory:
             del normal.indicators[min(normal.indicators, key=lambda item: (normal.indicators[item], item))]
 
     def _forget(self, name: str, memory: ComponentMemory) -> None:
-        limit = self.newest_us - self.settings.forget_us
+        crowded = len(self._known) >= self.settings.max_contexts
+        limit = self.newest_us - (self.settings.crowded_us if crowded else self.settings.forget_us)
         for key in [key for key, counts in memory.normal.items() if counts.last_us < limit]:
             del memory.normal[key]
             self._dirty[name, None] = None

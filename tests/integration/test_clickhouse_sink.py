@@ -20,7 +20,7 @@ from connectors.clickhouse import (
 from connectors.migrate import migrate_clickhouse
 from connectors.rows.position import Position
 from connectors.rows.traces import TRACE_COLUMNS, TRACE_TABLE, trace_columns
-from connectors.sink import SinkRefused, SinkStopped
+from connectors.sink import SinkFenced, SinkRefused, SinkStopped
 from infra.devstack import Stack
 from schemas.internal import Execution, Step, TraceBatch
 
@@ -44,6 +44,24 @@ class Mortal(ClickHouseSink):
         if self.dies_at == 0:
             raise Crash
         super().insert(columns, token, inserted_at)
+
+
+class Delayed(ClickHouseSink):
+    """A sink that stands still just before it inserts rows, until `late`."""
+
+    def insert(self, columns: Columns, token: str, inserted_at: int | None = None) -> None:
+        self.late = lambda: ClickHouseSink.insert(self, columns, token, inserted_at)
+
+
+class Interrupted(ClickHouseSink):
+    """A sink beside which something happens just before its claim of a partition stands."""
+
+    def between(self) -> None:
+        """Nothing."""
+
+    def _claim(self, *args: Any) -> int:
+        self.between()
+        return super()._claim(*args)
 
 
 @pytest.fixture(scope="module")
@@ -202,32 +220,47 @@ def test_many_crashes_at_random(stack: Stack, database: str, server: Client, ten
     check(server, tenant, records)
 
 
-def test_writer_that_lost_its_partition_moves_nobody(
+def test_writer_that_lost_its_partition_writes_no_row(
     stack: Stack, database: str, server: Client, tenant: str
 ) -> None:
-    """What it still writes neither hides the new writer's progress nor shows in an answer."""
+    """A process that was stopped and goes on knows nothing of the one that took its place."""
     old, new = sink(stack, database), sink(stack, database)
     old.resume(tenant, 0)
     old.write(tenant, 0, 0, 4, block(tenant, 0, 4))
     assert new.resume(tenant, 0) == Resume(5, (0, 4))
     new.write(tenant, 0, 0, 4, block(tenant, 0, 4))
     new.write(tenant, 0, 5, 7, block(tenant, 5, 7))
-    for last in range(5, 9):
-        old.write(tenant, 0, last, last, block(tenant, last, last))
+    with pytest.raises(SinkFenced, match="another writer"):
+        old.write(tenant, 0, 5, 6, block(tenant, 5, 6))
+    with pytest.raises(SinkFenced):
+        old.write(tenant, 0, 5, 6, block(tenant, 5, 6))
     old.close()
     assert sink(stack, database).resume(tenant, 0) == Resume(8, (5, 7))
-    table = "SELECT count() FROM chain_execution_traces FINAL WHERE tenant = %(tenant)s AND source_offset < 8"
-    view = "SELECT sum(runs) FROM step_errors_hourly WHERE tenant = %(tenant)s AND step = 'pay'"
-    assert server.execute(table, {"tenant": tenant}) == [(24,)]
-    assert server.execute(view, {"tenant": tenant}) == [(9,)]
+    check(server, tenant, 8)
+
+
+def test_block_announced_while_another_claims_is_redone_by_it(
+    stack: Stack, database: str, server: Client, tenant: str
+) -> None:
+    """The old writer has looked before the claim and inserts after it: the new one inserts the same."""
+    old, new = sink(stack, database, Delayed), sink(stack, database, Interrupted)
+    old.resume(tenant, 0)
+    new.between = lambda: old.write(tenant, 0, 0, 4, block(tenant, 0, 4))
+    assert new.resume(tenant, 0) == Resume(5, (0, 4))
+    new.write(tenant, 0, 0, 4, block(tenant, 0, 4))
+    new.write(tenant, 0, 5, 7, block(tenant, 5, 7))
+    old.late()
+    new.close()
+    assert sink(stack, database).resume(tenant, 0) == Resume(8, None)
+    check(server, tenant, 8)
 
 
 def test_two_writers_before_anything_was_written(stack: Stack, database: str, tenant: str) -> None:
     old, new = sink(stack, database), sink(stack, database)
     assert [old.resume(tenant, 0), new.resume(tenant, 0)] == [Resume(None), Resume(None)]
     new.write(tenant, 0, 0, 4, block(tenant, 0, 4))
-    old.write(tenant, 0, 0, 1, block(tenant, 0, 1))
-    old.settle(tenant, 0)
+    with pytest.raises(SinkFenced):
+        old.write(tenant, 0, 0, 1, block(tenant, 0, 1))
     assert sink(stack, database).resume(tenant, 0) == Resume(5, (0, 4))
 
 

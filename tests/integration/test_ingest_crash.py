@@ -1,5 +1,6 @@
 """The ingest worker on a real broker: killed and started again, or robbed of its input, it counts everything exactly once."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_deleted_before_it_was_read_the_exact_gap_is_told_once(stack: Stack, tmp
         pipe.send([Raw(completed("g", now_us()), partition=1)])
         pipe.settles_at(66)
         assert losses(pipe) == [(1, 30, 44)]
+
+
+def test_overtaken_while_it_reads_it_tells_the_exact_gap_and_goes_on(stack: Stack, tmp_path: Path) -> None:
+    with pipeline(stack, tmp_path, tick_idle_s=60, session_timeout_s=60) as pipe:
+        pipe.send([Raw(completed(f"e{n}", now_us()), partition=1) for n in range(30)])
+        worker = pipe.start()
+        pipe.settles_at(30)
+        worker.send_signal(signal.SIGSTOP)
+        pipe.send([Raw(completed(f"f{n}", now_us()), partition=1) for n in range(30)])  # the client may have fetched them
+        pipe.send([Raw(completed(f"g{n}", now_us()), partition=1) for n in range(50)])
+        pipe.delete_before(1, 90)
+        worker.send_signal(signal.SIGCONT)
+        pipe.send([Raw(completed("h", now_us()), partition=1)])
+        pipe.eventually(lambda: bool(losses(pipe)))
+        ((partition, first, last),) = losses(pipe)
+        assert (partition, last) == (1, 89) and first >= 30
+        pipe.settles_at(first + 21)
+        assert pipe.events_counted() == first + 20 + 1
+        assert stop(worker) == 0
 
 
 def test_late_first_reader_of_a_truncated_log_has_lost_nothing_it_ever_had(stack: Stack, tmp_path: Path) -> None:

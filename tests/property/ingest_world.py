@@ -12,8 +12,10 @@ import msgspec
 import orjson
 from hypothesis import strategies as st
 
+from agents.ingest_state import _note
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
+from streams.booking import KnownEdge
 from streams.events import decode_chunk
 from streams.lifecycle import ExecutionKey
 from streams.limits import Limits
@@ -82,20 +84,25 @@ def _events(draw: st.DrawFn, kinds: Sequence[str], ids: bool) -> dict[str, Any]:
     event: dict[str, Any] = {
         "type": kind, "chain": draw(st.sampled_from(["abc", "free"])), "execution": draw(st.sampled_from("efg")),
     }  # fmt: skip
+    if draw(st.integers(0, 3)) == 0:
+        event["tenant"] = draw(st.sampled_from(["t", "u"]))
     event["execution"] += event["chain"]
     if kind.startswith("step"):
         step = draw(st.sampled_from("aabbcox"))
         event |= {"step": step, "component": step.upper(), "attempt": draw(st.sampled_from([1, 1, 2]))}
         if draw(st.booleans()):
-            event["parents"] = [{"span": draw(st.sampled_from(["a#1", "b#1", "b#2", "?"]))}]
+            spans = draw(st.lists(st.sampled_from(["a#1", "b#1", "b#2", "?"]), min_size=1, max_size=3))
+            event["parents"] = [{"span": span} for span in spans]
     if kind in ("step.completed", "step.failed"):
         event["duration_us"] = draw(st.sampled_from([0, 10, 31, 200])) * MS
         if ids and draw(st.booleans()):
             event["id"] = draw(st.sampled_from("xy"))
     if kind.endswith("failed"):
         event["error_type"] = "Boom"
+        if draw(st.booleans()):
+            event["error_message"] = "it broke"
     if kind == "log.observed":
-        event |= {"component": "A", "level": "error", "template": "x", "span": draw(st.sampled_from(["a#1", "b#1"]))}
+        event |= {"component": "A", "level": "error", "template": draw(st.sampled_from("xyz")), "span": draw(st.sampled_from(["a#1", "b#1"]))}
     return event
 
 
@@ -107,6 +114,7 @@ class World:
         self.tracker = self._fresh()
         self.changelog: dict[ExecutionKey, bytes] = {}
         self.series: list[tuple[str, str, str, str]] = []
+        self.known_edges: list[KnownEdge] = []
         self.traces: list[tuple[int, list[bytes]]] = []
         self.violations: set[str] = set()
         self.deltas: dict[tuple[str, str, str, str, int], Delta] = {}
@@ -154,15 +162,19 @@ class World:
             else:
                 self.changelog.pop(tracked.key, None)
         self.series += out.new_series
+        self.known_edges += out.new_edges
 
     def restart(self) -> None:
         """Go on in another process, from what the last transaction left."""
         old, self.tracker = self.tracker, self._fresh()
         open_ = [msgspec.json.decode(value, type=Execution) for value in self.changelog.values()]
         horizon_us = self.limits.remembered_since_us(old.watermark_us)
-        newest = {(x.tenant, x.execution): x for _, batch in self.traces for x in (msgspec.json.decode(v, type=Execution) for v in batch)}
+        newest: dict[ExecutionKey, Execution] = {}
+        for _, batch in self.traces:
+            for value in batch:
+                _note(newest, msgspec.json.decode(value, type=Execution))
         finished = sorted((x for x in newest.values() if x.finished_us >= horizon_us), key=lambda x: x.finished_us)
-        self.tracker.restore(old.watermark_us, open_, finished, self.series)
+        self.tracker.restore(old.watermark_us, open_, finished, self.series, self.known_edges)
         self.tracker.next_offset, self.tracker.clock = old.next_offset, old.clock
 
     def finished(self) -> dict[tuple[str, str, int, int], Execution]:

@@ -41,7 +41,7 @@ def logs() -> list[Log]:
     now_us = START_US
     for key, value in recorder.events:
         now_us = max(now_us, orjson.loads(value)["time_unix_us"])
-        found[crc32(key) % SOURCES].append((decode_chunk([value])[0], now_us))
+        found[crc32(key) % SOURCES].append((decode_chunk([value]).events[0], now_us))
     for log in found:
         log += [(ClockTick(now_us + step * SECOND // 2), now_us + step * SECOND // 2) for step in range(1, 50)]
     return found

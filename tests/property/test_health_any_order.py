@@ -45,7 +45,7 @@ def partition_logs(draw: st.DrawFn, partition: int, late: bool) -> list[Partial]
         windows = st.integers(oldest_s // 10, at_s // 10)
         pieces = [draw(deltas(draw(windows))) for _ in range(draw(st.integers(0, 3)))]
         edges = [
-            EdgeDelta("t", "c", "call", "A", "B", "", T + draw(windows) * 10 * S, *draw(st.tuples(*[st.integers(0, 9)] * 4)))
+            EdgeDelta("t", "c", "call", "A", "B", "", T + draw(windows) * 10 * S, *draw(st.tuples(*[st.integers(1, 9)] * 4)))
             for _ in range(draw(st.integers(0, 1)))
         ]
         partials.append(piece(partition, T + at_s * S, pieces, edges, waiting_for=list(range(PARTITIONS))))

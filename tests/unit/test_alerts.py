@@ -115,9 +115,15 @@ def test_restored_stage_goes_on_exactly(cut: int) -> None:
 
 def test_memory_is_bounded() -> None:
     stage = AlertStage(AlertSettings(max_remembered=2))
-    for number in range(4):
-        stage.apply([incident(0, number).model_copy(update={"id": f"i{number}"})])
-    assert {key for key, value in stage.changes() if value is None} == {"i0", "i1"}
+
+    def heard(number: int, **more: object) -> list[Alert]:
+        return stage.apply([incident(1 if more else 0, number, **more).model_copy(update={"id": f"i{number}"})])
+
+    assert [len(heard(number)) for number in range(3)] == [1, 1, 0]  # to forget an open one would page for it again
+    assert heard(1, status="resolved")
+    assert [len(heard(number)) for number in (0, 3)] == [0, 1]
+    assert {key for key, value in stage.changes() if value is None} == {"i1"}
+    assert stage.reached["alerts_over_limit"] == 2
 
 
 def test_foreign_entry_is_refused() -> None:

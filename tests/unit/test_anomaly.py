@@ -185,15 +185,15 @@ def test_the_entry_of_other_detectors_is_left_and_its_key_starts_anew() -> None:
 
 
 def test_more_keys_than_allowed_are_counted_until_others_are_forgotten() -> None:
-    stage = AnomalyStage(replace(SETTINGS, max_keys=2, forget_us=10 * WINDOW_US))
+    stage = AnomalyStage(replace(SETTINGS, max_keys=2, crowded_us=10 * WINDOW_US))
     for name in ("a", "b", "c"):
         stage.apply(windows((SERVICE, 1), name=name), never)
-    assert (len(stage), stage.untracked) == (2, 1)
+    assert (len(stage), stage.reached["detectors_over_limit"]) == (2, 1)
     stage.apply(windows((SERVICE, 8), name="b"), never)
     stage.apply(windows((SERVICE, 12), name="c")[11:], never)
     changed = saved(stage)
     assert len(stage) == 2 and changed[key_of("acme", "order", "a", "payments")] is None
-    assert stage.untracked == 1
+    assert stage.reached["detectors_over_limit"] == 1
 
 
 def test_a_key_long_silent_starts_anew() -> None:

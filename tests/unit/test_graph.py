@@ -1,5 +1,7 @@
 """The dependency graph."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +74,18 @@ def test_edge_not_seen_for_longest_is_forgotten() -> None:
     found = graph(*(edge("call", f"s{n}", "b", at=n) for n in range(5)), max_edges=3)
     assert found.callers("b") == ["s2", "s3", "s4"]
     assert dict(found.changes())["s0"] is None
+
+
+def test_at_the_limit_an_eighth_goes_so_that_not_every_new_edge_looks_at_all() -> None:
+    reached: Counter[str] = Counter()
+    found = Graph(GraphSettings(max_edges=80), reached)
+    sizes = set()
+    for number in range(300):
+        found.observe(edge("call", f"s{number}", "b", at=number))
+        sizes.add(len(found))
+    assert max(sizes) == 80
+    assert reached["graph_edges_over_limit"] == 300 - len(found)
+    assert found.callers("b") == sorted(f"s{number}" for number in range(300 - len(found), 300))
 
 
 def test_restored_graph_is_the_same() -> None:

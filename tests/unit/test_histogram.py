@@ -86,3 +86,11 @@ def test_quantile_of_a_merged_histogram_is_that_of_all_values(values: list[int],
 
 def test_quantile_of_nothing_is_zero() -> None:
     assert quantile({}, 0.5) == 0.0
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 86_400_000_000, 7 * 86_400_000_000, 4_102_444_800_000_000])
+def test_extremes_are_within_the_stated_error(value: int) -> None:
+    """Nothing, 1 µs, a day, a week, the largest duration that the contract allows."""
+    assert buckets([value]) == book([value])
+    assert abs(quantile(buckets([value] * 3), 0.5) - value) <= value * RELATIVE_ERROR * (1 + 1e-9)
+    assert quantile(buckets([0, 0, value]), 0.5) == 0.0

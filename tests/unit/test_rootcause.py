@@ -1,11 +1,13 @@
 """Root-cause ranking on a world with known faults."""
 
+from collections import Counter
 from math import lgamma
 
 import numpy as np
 import pytest
 from test_rootcause_world import HEALTHY, START_US, Fault, World, additions
 
+from schemas.internal import Delta
 from streams.graph import Graph
 from streams.rootcause.base import Scene
 from streams.rootcause.bayes import log_gamma
@@ -83,7 +85,8 @@ def test_memory_does_not_learn_what_was_ill() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    memory = Memory(MemorySettings(max_contexts=3, recent_windows=4))
+    reached: Counter[str] = Counter()
+    memory = Memory(MemorySettings(max_contexts=3, recent_windows=4), reached)
     world = World()
     for second in range(120):
         for delta in additions(world.second(second))[0]:
@@ -91,7 +94,16 @@ def test_memory_is_bounded() -> None:
         memory.fold(lambda context, start: False)
     assert sum(len(component.contexts()) for component in memory.components.values()) == 3
     assert max(len(component.recent) for component in memory.components.values()) <= 5
-    assert memory.ignored > 0
+    assert reached["contexts_over_limit"] > 0
+
+
+def test_contexts_that_are_gone_make_room_for_new_ones() -> None:
+    window_us = 10_000_000
+    memory = Memory(MemorySettings(max_contexts=2, recent_windows=4, crowded_us=10 * window_us))
+    for number, step in enumerate("ab" + "c" * 20):
+        memory.observe(Delta("t", "chain", step, "x", number * window_us, 0, 0, events=1))
+        memory.fold(lambda context, start: False)
+    assert [step for _, step in memory.components["x"].contexts()] == ["c"]
 
 
 def test_log_gamma_is_right() -> None:

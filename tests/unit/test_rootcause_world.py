@@ -168,7 +168,7 @@ def additions(executions: list[Execution], window_us: int = 10 * SECOND) -> tupl
         for edge in edges:
             book.edge(chain, edge, execution.last_us)
     book.cut(0)
-    slices, _ = book.take()
+    slices, *_ = book.take()
     return [delta for piece in slices for delta in piece.deltas], [edge for piece in slices for edge in piece.edges]
 
 

@@ -54,3 +54,18 @@ def test_every_key_comes_up_once_in_order_and_never_early(times: list[int], look
     assert sorted(seen) == sorted(times)
     buckets = [-(-time_us // GRANULARITY_US) for time_us in seen]
     assert buckets == sorted(buckets)
+
+
+@given(st.lists(st.integers(0, 10**7)), st.integers(0, 10**7))
+def test_what_is_not_wanted_any_more_goes_and_the_rest_comes_up_as_before(times: list[int], now_us: int) -> None:
+    timers: Timers[int] = Timers()
+    for time_us in times:
+        timers.at(time_us, time_us)
+    gone = list(timers.due(now_us))
+    left = sorted(times)[len(gone) :]
+    timers.keep(lambda time_us: time_us % 2 == 0)
+    wanted = [time_us for time_us in left if time_us % 2 == 0]
+    assert len(timers) == len(wanted)
+    assert timers.next_us == (-(-wanted[0] // GRANULARITY_US) * GRANULARITY_US if wanted else NEVER_US)
+    assert sorted(timers.due(10**8)) == wanted
+    assert len(timers) == 0
