@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from connectors.definitions import publish_definitions
 from connectors.settings import Settings
+from connectors.topics import apply_topics
 from infra import devstack
 from infra.bench.loading import Tell, fresh_prefix
 from infra.bench.processes import BenchError
+from infra.bench.recovery import until
 from infra.cli.common import HOME, CommandError, console, print_json
-from infra.devstack import Stack
-from infra.supervisor import NotReady
+from infra.devstack import EngineName, Stack
+from infra.local import addresses
+from infra.preparing import prepare
+from infra.simulator import definitions
+from infra.supervisor import NotReady, Supervisor, is_ready, workers
+from schemas.definitions import ChainDefinition
 
 
 @contextmanager
@@ -43,6 +50,23 @@ def own_engines(home: Path, told: Console, engines: Collection[str]) -> Iterator
     told.print(f"starting {', '.join(engines)} …")
     with devstack.running(home, engines=list(engines), console=told) as stack:
         yield stack
+
+
+@contextmanager
+def pipeline(
+    home: Path, told: Console, names: Sequence[str], engines: Collection[EngineName], chains: Sequence[ChainDefinition] = (), **given: Any
+) -> Iterator[tuple[Settings, Supervisor]]:
+    """Run workers on engines of their own until the block ends; it begins when they are ready.
+
+    `chains` are put in force, those of the simulator where none are given; `given` are settings.
+    """
+    with own_engines(home, told, engines) as stack:
+        settings = Settings(**{**addresses(stack), **given})
+        (prepare if "postgres" in engines else apply_topics)(settings)
+        publish_definitions(settings, chains or definitions())
+        with workers(home, settings.environment(*addresses(stack), *given), names) as supervisor:
+            until(lambda: all(is_ready(child.port) for child in supervisor.children), "the workers were not ready")
+            yield settings, supervisor
 
 
 @contextmanager
