@@ -338,6 +338,9 @@ class Oracle:
 
     def _look(self, x: Execution, now_us: int) -> None:
         rules = self._rules_of(x)
+        if promises.has_waited_long_enough(x, rules) and x.last_us > now_us:
+            self._plan(x, now_us)
+            return
         for found in promises.missing(x, rules, now_us, self._limits):
             self._violate(found, x, self._at(x.tenant, x.chain, found.step, found.component, self.watermark_us))
         status = promises.verdict(x, rules, now_us, self._limits)

@@ -153,6 +153,11 @@ def verdict(x: Execution, rules: ChainRules | None, now_us: int, limits: Limits)
     return "incomplete" if x.missing else "abandoned"
 
 
+def has_waited_long_enough(x: Execution, rules: ChainRules | None) -> bool:
+    """Tell whether a step is missing and no deadline runs: it is over once what came last is past the allowed lateness."""
+    return rules is not None and bool(x.missing) and not deadlines(x, rules)
+
+
 def look_us(x: Execution, rules: ChainRules | None, limits: Limits, after_us: int) -> int:
     """Return the first time later than `after_us` at which something can be concluded without any further event."""
     dues = deadlines(x, rules)
@@ -160,6 +165,6 @@ def look_us(x: Execution, rules: ChainRules | None, limits: Limits, after_us: in
     times = [idle_us, *dues]
     if x.saw & (SAW_COMPLETED | SAW_FAILED):
         times.append(x.ended_us)
-    if rules is not None and x.missing and not dues:
-        times.append(0)  # it was waiting for what has come now: it is over as soon as the clock moves
+    if has_waited_long_enough(x, rules):
+        return x.last_us if x.last_us > after_us else idle_us
     return min((time_us for time_us in times if time_us > after_us), default=idle_us)

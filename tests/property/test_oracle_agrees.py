@@ -1,16 +1,21 @@
 """Two independent computations of the same log agree: the pipeline's tracker, and the oracle of `flowchain verify`."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+import ingest_world
 import msgspec
+import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_world import DEFINITION, LIMITS, Record, World, arrays, logs, run
+from ingest_world import DEFINITION, LIMITS, MS, Record, T, World, arrays, logs, run
 
 from infra.verification.edges import EdgeWindows
 from infra.verification.oracle import Oracle
 from infra.verification.windows import Book, Totals, is_empty
+from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, Execution
 from schemas.violations import Violation
 from streams.events import decode_chunk
@@ -74,6 +79,24 @@ def test_the_oracle_agrees_with_the_tracker(log: list[Record]) -> None:
 @given(arrays(size=40))
 def test_they_agree_about_arrays(pair: tuple[list[Record], list[Record]]) -> None:
     assert of_oracle(*truth(pair[0])) == of_world(run(pair[0]))
+
+
+def test_they_agree_about_an_execution_whose_last_deadline_is_over_before_its_end_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of whoever began it was behind, so a step was missed at once; the other came, and then its end."""
+    steps = (ChainStep(name="a", component="A", deadline_ms=400), ChainStep(name="b", component="B", deadline_ms=300, after=()))
+    for module in (ingest_world, sys.modules[__name__]):
+        monkeypatch.setattr(module, "DEFINITION", ChainDefinition(name="abc", steps=steps))
+    times = {"execution.started": 450, "step.started": 1_005, "step.completed": 1_010, "execution.completed": 1_030}
+    events = [{"type": "clock.tick", "time_unix_us": T + 1_000 * MS}]
+    for kind, at in times.items():
+        step = {"step": "a", "component": "A"} if kind.startswith("step") else {}
+        events.append({"type": kind, "chain": "abc", "execution": "e", "time_unix_us": T + at * MS, **step})
+    events += [{**events[3], "step": "b", "time_unix_us": T + 1_020 * MS}, {"type": "clock.tick", "time_unix_us": T + 2_000 * MS}]
+    for order in ((0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 5, 4, 6), (0, 1, 2, 3, 5, 6, 4)):
+        log = [(orjson.dumps(events[number]), T + 2_000 * MS) for number in order]
+        found = of_oracle(*truth(log))
+        assert found == of_world(run(log))
+        assert all(x.missing == ["b"] for x in found["finished"].values())
 
 
 @settings(max_examples=60, deadline=None)
