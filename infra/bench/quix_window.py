@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from counting import Count  # type: ignore[import-not-found]
-from quixstreams import Application  # type: ignore[import-not-found]
+from quixstreams import Application
 
 
 def events_of(value: Any) -> list[Any]:

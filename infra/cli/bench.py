@@ -19,11 +19,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="bench")
 
 
-@commands.callback()
-def _group() -> None:
-    """Keep `ingest` a command of its own while it is the only one."""
-
-
 @commands.command()
 def ingest(
     events: Annotated[int, typer.Option(min=10_000, help="how many")] = 1_000_000,
