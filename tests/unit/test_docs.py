@@ -54,7 +54,7 @@ def all_commands() -> dict[str, str]:
 
 
 def documented_commands() -> set[str]:
-    return set(re.findall(r"^\| `flowchain ([a-z -]+)` \|", README, re.MULTILINE))
+    return set(re.findall(r"^\| `flowchain ([a-z0-9 -]+)` \|", README, re.MULTILINE))
 
 
 def blocks(text: str, language: str) -> list[str]:
