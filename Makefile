@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status chaos test test-fast lint contract lock clean
+.PHONY: help install install-bench demo up down status chaos test test-fast lint contract lock clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv with the pinned dependencies (the other targets do so by themselves)
 
@@ -19,6 +19,9 @@ $(STAMP): constraints.txt pyproject.toml sdk/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e ./sdk -e .
 	@touch $(STAMP)
+
+install-bench: install ## add what the benchmarks measure beside, and what draws them (OpenTelemetry, matplotlib)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-bench.txt
 
 demo: install ## fourteen services on real engines, one breaks: what FlowChain says about it
 	@$(BIN)/flowchain demo
@@ -51,7 +54,8 @@ contract: install ## write the generated JSON Schemas and the AsyncAPI document 
 	@$(BIN)/python -m schemas.generate
 
 lock: install ## resolve the dependencies anew into constraints.txt (needs uv on PATH)
-	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o constraints.txt
+	@uv pip compile pyproject.toml --extra devstack --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o constraints.txt
+	@uv pip compile pyproject.toml --extra bench --constraint constraints.txt --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o constraints-bench.txt
 
 clean: ## remove what the targets made, the local stack's data included
 	@rm -rf $(VENV) .flowchain .mypy_cache .ruff_cache .pytest_cache

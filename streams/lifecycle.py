@@ -216,7 +216,7 @@ class Lifecycle:
         """
         now_us = self._now_us
         while self.timers.next_us <= now_us:
-            for tracked in sorted(self.timers.due(now_us), key=_first_offset):
+            for tracked in sorted(self.timers.due(now_us), key=_beginning):
                 if self.executions.get(tracked.key) is tracked:
                     self._look(tracked, now_us)
 
@@ -352,5 +352,5 @@ class Lifecycle:
             self.out.violations.append(found)
 
 
-def _first_offset(tracked: Tracked) -> int:
-    return tracked.execution.first_offset
+def _beginning(tracked: Tracked) -> RunKey:
+    return run_of(tracked.execution)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,9 +23,18 @@ def python(
     module: str, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `python -m module arguments…` with its output in `log`."""
+    with run([sys.executable, "-m", module, *arguments], log=log, environment=environment) as process:
+        yield process
+
+
+@contextmanager
+def run(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command with its output in `log`."""
     with log.open("wb") as file:
         process = subprocess.Popen(
-            tied([sys.executable, "-m", module, *arguments]), env={**os.environ, **(environment or {})},
+            tied(list(command)), env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     with process:

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer
 
 from connectors.log import offsets_committed, offsets_held
 from connectors.settings import Settings
-from infra.bench.ingest import preload
+from infra.bench.loading import pack, preload
 from infra.bench.processes import BenchError
 from infra.bench.soak import feeding
 from infra.supervisor import Supervisor
@@ -74,7 +74,7 @@ def measure(settings: Settings, supervisor: Supervisor, rates: Sequence[int], op
     watcher, cases, held = Watcher(settings), [], 0
     try:
         for number in sorted(opened):
-            preload(settings, _opening(held, number), max(1, number - held), lambda *_: None)
+            preload(settings, pack(_opening(held, number), 1, settings.source_partitions), max(1, number - held), lambda *_: None)
             held = max(held, number)
             for rate in rates:
                 cases.append(_kill(settings, supervisor, watcher, rate, held))

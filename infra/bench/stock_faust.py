@@ -13,30 +13,7 @@ from pathlib import Path
 import faust
 import orjson
 
-WARM_UP_S = 1.0
-
-
-class Count:
-    """Counts from the end of the warm-up on; `finished` once the time is up or all events are read."""
-
-    def __init__(self, seconds: float, events: int) -> None:
-        self._seconds = seconds
-        self._events = events
-        self._read = 0
-        self._begin_s = 0.0
-        self._read_before = 0
-
-    def finished(self, now_s: float) -> bool:
-        """Count one event; tell whether it was the last."""
-        self._read += 1
-        self._begin_s = self._begin_s or now_s + WARM_UP_S
-        if now_s < self._begin_s:
-            self._read_before = self._read
-        return now_s >= self._begin_s + self._seconds or self._read >= self._events
-
-    def report(self, now_s: float) -> dict[str, float]:
-        """Return what was read since the warm-up, and how long it took."""
-        return {"events": self._read - self._read_before, "seconds": now_s - self._begin_s}
+from infra.bench.counting import Count
 
 
 def counting_app(servers: str, topic: str, group: str, count: Count, report: Path) -> faust.App:
@@ -55,11 +32,10 @@ def counting_app(servers: str, topic: str, group: str, count: Count, report: Pat
     )
 
     async def counter(stream: faust.StreamT[bytes]) -> None:
-        async for _ in stream:
-            if count.finished(time.perf_counter()):
-                partial = report.with_suffix(".tmp")
-                partial.write_bytes(orjson.dumps(count.report(time.perf_counter())))
-                partial.replace(report)  # complete from the moment it is there
+        async for value in stream:
+            events = len(orjson.loads(value)) if value.startswith(b"[") else 1
+            if count.finished(time.perf_counter(), events):
+                count.write(report, time.perf_counter())
                 return
 
     app.agent(app.topic(topic), name="counter")(counter)

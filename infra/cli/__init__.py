@@ -22,6 +22,7 @@ from infra.cli import (
     dlq,
     executions,
     importing,
+    measuring,
     settings,
     simulate,
     soaking,
@@ -51,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, soaking, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, measuring, soaking, settings):
     module.register(app)
 
 

@@ -1,33 +1,20 @@
 """`flowchain bench soak` and `recovery`: what stays the same over time, and what a kill costs."""
 
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from connectors.definitions import publish_definitions
-from connectors.settings import Settings
-from connectors.topics import apply_topics
-from infra import devstack
 from infra.bench import recovery as kills
 from infra.bench import soak as memory
-from infra.bench.processes import BenchError
-from infra.cli.bench import STAGES, _progress, _work_folder, commands
+from infra.cli.bench import commands
+from infra.cli.benching import measuring, pipeline, progress
 from infra.cli.common import CommandError, Json, console, print_json
-from infra.devstack import EngineName
-from infra.local import addresses
-from infra.preparing import prepare
-from infra.simulator import definitions
-from infra.supervisor import WORKERS, NotReady, Supervisor, is_ready, workers
-
-STAGES.update(soak="seconds", recovery="kills")
+from infra.devstack.model import ALL
+from infra.supervisor import WORKERS
 
 Out = Annotated[Path | None, typer.Option(help="write the JSON document to this file, too")]
 
@@ -50,11 +37,8 @@ def soak(
 
     Example: `flowchain bench soak --minutes 10 --rate 5000`
     """
-    try:
-        with _pipeline(WORKERS, ["kafka", "postgres", "clickhouse"]) as (settings, supervisor), _progress(Console(stderr=True)) as tell:
-            outcome = memory.measure(settings, supervisor, rate, minutes, every, tell)
-    except (BenchError, NotReady, devstack.DevstackError) as error:
-        raise CommandError(str(error)) from error
+    with measuring() as (home, told), pipeline(home, told, WORKERS, ALL) as (settings, supervisor), progress(told) as tell:
+        outcome = memory.measure(settings, supervisor, rate, minutes, every, tell)
     _give(outcome.document(), out, as_json, lambda: _print_soak(outcome))
     raise typer.Exit(0 if outcome.flat else 1)
 
@@ -76,26 +60,13 @@ def recovery(
         loads, sizes = ([int(number) for number in text.split(",")] for text in (rates, opened))
     except ValueError as error:
         raise CommandError(f"rates and numbers of executions are whole numbers separated by commas: {error}") from error
-    try:
-        with _pipeline(("ingest",), ["kafka"], idle_s=86_400.0) as (settings, supervisor), _progress(Console(stderr=True)) as tell:
-            cases = kills.measure(settings, supervisor, loads, sizes, tell)
-    except (BenchError, NotReady, devstack.DevstackError) as error:
-        raise CommandError(str(error)) from error
+    with (
+        measuring() as (home, told),
+        pipeline(home, told, ("ingest",), ["kafka"], idle_s=86_400.0) as (settings, supervisor),
+        progress(told) as tell,
+    ):
+        cases = kills.measure(settings, supervisor, loads, sizes, tell)
     _give(kills.document(cases), out, as_json, lambda: _print_recovery(cases))
-
-
-@contextmanager
-def _pipeline(names: Sequence[str], engines: list[EngineName], **given: Any) -> Iterator[tuple[Settings, Supervisor]]:
-    """Run workers on engines of their own until the block ends; it begins when they are ready."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with _work_folder() as home, devstack.running(home, engines=engines, console=Console(stderr=True)) as stack:
-        settings = Settings(**{**addresses(stack), **given})
-        (prepare if "postgres" in engines else apply_topics)(settings)
-        publish_definitions(settings, definitions())
-        environment = settings.environment(*addresses(stack), *given)
-        with workers(home, environment, names) as supervisor:
-            kills.until(lambda: all(is_ready(child.port) for child in supervisor.children), "the workers were not ready")
-            yield settings, supervisor
 
 
 def _give(document: dict[str, Any], out: Path | None, as_json: bool, show: Any) -> None:

@@ -317,7 +317,7 @@ class Oracle:
         now_us = time_us - self._limits.lateness_us
         now_us -= now_us % STEP_US
         while due := self._due(now_us):
-            for x in sorted(due, key=lambda x: x.first_offset):
+            for x in sorted(due, key=run_of):
                 key = (x.tenant, x.execution)
                 if not x.finished_us:
                     self._look(x, now_us)

@@ -3,12 +3,15 @@
 import sys
 from pathlib import Path
 
+import orjson
 import psutil
 import pytest
 
-from infra.bench.ingest import Outcome, Reading, fresh_prefix, remove_topics, throughput
+from infra.bench.commits import Reading, throughput
+from infra.bench.counting import Count
+from infra.bench.ingest import Outcome, Run
+from infra.bench.loading import fresh_prefix, pack, remove_topics
 from infra.bench.processes import BenchError, python, tail
-from infra.bench.stock_faust import Count
 
 
 def readings(*pairs: tuple[float, int]) -> list[Reading]:
@@ -39,15 +42,41 @@ def test_faust_is_counted_after_its_first_second() -> None:
 def test_faust_ends_when_all_is_read() -> None:
     count = Count(seconds=60.0, events=2)
     assert [count.finished(at_s) for at_s in (10.0, 11.5)] == [False, True]
-    assert count.report(11.5) == {"events": 1, "seconds": 0.5}
+    assert count.report(11.5) == {"events": 1, "seconds": 1.5}
 
 
-def test_document_has_the_ratio_and_the_machine() -> None:
-    document = Outcome(1_000, 90_000.4, 9_000.0).document()
+def test_document_has_the_first_ratio_on_top_and_all_of_them_below() -> None:
+    runs = [
+        Run("worker", 1, 1, 90_000.4), Run("faust", 1, 1, 9_000.0), Run("streams", 1, 1, None, "no JDK"),
+        Run("worker", 1, 2, 100_000.0), Run("streams", 1, 2, 80_000.0),
+    ]  # fmt: skip
+    document = Outcome(1_000, runs).document()
     assert document["ratio"] == 10.0
     assert document["events_per_s"] == 90_000
     assert document["stock_faust_events_per_s"] == 9_000
-    assert set(document["machine"]) == {"cores", "python"}
+    assert [run["ratio"] for run in document["runs"]] == [None, 10.0, None, None, 1.25]
+    assert document["runs"][2]["why"] == "no JDK"
+    assert {"cores", "python", "load_1m"} <= set(document["machine"])
+
+
+def test_without_faust_its_figure_is_left_open() -> None:
+    document = Outcome(1_000, [Run("worker", 10, 1, 5.0)]).document()
+    assert (document["events_per_s"], document["stock_faust_events_per_s"], document["ratio"]) == (5, None, None)
+
+
+def test_messages_hold_so_many_events_and_no_execution_is_in_two_partitions() -> None:
+    events = [(b"e%d" % (number % 7), b"%d" % number) for number in range(100)]
+    messages = list(pack(events, 10, 3))
+    assert sum(size for *_, size in messages) == 100
+    assert max(size for *_, size in messages) == 10
+    held = {number: partition for _, value, partition, _ in messages for number in orjson.loads(value)}
+    assert sorted(held) == list(range(100))
+    for number in range(7):
+        assert len({held[other] for other in range(number, 100, 7)}) == 1
+
+
+def test_one_event_per_message_keeps_key_and_value() -> None:
+    assert [(key, value, size) for key, value, _, size in pack([(b"k", b"v")], 1, 3)] == [(b"k", b"v", 1)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the local stack is for POSIX")

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from agents import ingest_output as output
 from agents import messages
+from agents.ingest_letters import Dead
 from agents.messages import fitting, halve_list, halve_slices
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Delta, EdgeDelta, Execution, Partial, Slice, Step, TraceBatch
 from streams.events import Refused
-from streams.lifecycle import Output
+from streams.lifecycle import Output, run_of
 from streams.limits import Limits
 from streams.rules import RuleBook
 from streams.tracker import Tracker
@@ -64,7 +65,7 @@ class Letter:
 def publish(out: Output, *dead: bytes) -> Broker:
     tracker = Tracker("events", 0, RuleBook(), Limits())
     tracker.take = lambda: out  # type: ignore[method-assign]
-    pending = output.Pending(dead=[(Letter(value), Refused("oversize", "r")) for value in dead])  # type: ignore[misc]
+    pending = output.Pending(dead=[Dead(Letter(value), None, value, Refused("oversize", "r")) for value in dead])  # type: ignore[arg-type]
     broker = Broker()
     output.publish(broker, Settings(), "events", tracker, pending, 2)  # type: ignore[arg-type]
     return broker
@@ -90,7 +91,7 @@ def test_largest_executions_are_counted_batches_that_fit() -> None:
         for n in range(2_000)
     }
     executions = [Execution("t", "c", f"e{n}", n, n, steps=steps) for n in range(3)]
-    values = publish(Output(finished={x.first_offset: x for x in executions})).of(topics.TRACES)
+    values = publish(Output(finished={run_of(x): x for x in executions})).of(topics.TRACES)
     batches = [msgspec.json.decode(value, type=TraceBatch) for value in values]
     assert [batch.number for batch in batches] == [1, 2, 3]
 
