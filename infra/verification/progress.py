@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.lag import GROUPS
-from connectors.log import TIMEOUT_S, offsets_held, partitions_held, reader
+from connectors.log import TIMEOUT_S, offsets_committed, offsets_held, partitions_held, reader
 from connectors.settings import Settings
 from schemas import topics
 from schemas.topics import Topic
@@ -55,9 +55,9 @@ def positions(settings: Settings, group: str, topic: Topic) -> dict[int, int]:
     name = settings.topic(topic.name)
     consumer = reader(settings, **{"group.id": settings.group(group)})
     try:
-        count = len(consumer.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions)
-        committed = consumer.committed([TopicPartition(name, p) for p in range(count)], timeout=TIMEOUT_S)
-        return {tp.partition: max(tp.offset, offsets_held(consumer, name, tp.partition)[0]) for tp in committed}
+        partitions = consumer.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions
+        committed = offsets_committed(consumer, name, partitions)
+        return {partition: max(offset, offsets_held(consumer, name, partition)[0]) for partition, offset in committed.items()}
     finally:
         consumer.close()
 
