@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-bench demo up down status chaos test test-fast lint contract lock clean
+.PHONY: help install install-bench demo up down status chaos test test-chaos test-fast lint contract lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,12 @@ status: install ## show what runs, how far it is, and what lags
 chaos: install ## kill, pause and restart everything under load for ten minutes, then verify that nothing is lost or twice
 	@$(BIN)/flowchain chaos --seed 1
 
-test: install ## all tests, on real engines, by two processes that have a stack each
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: install ## all tests: those without engines by two processes, then those on real engines
+	@$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/property tests/unit
+	@$(BIN)/pytest tests/e2e tests/integration
+
+test-chaos: install ## a selection of `make chaos`, as a test
+	@$(BIN)/pytest tests/chaos
 
 test-fast: install ## the tests that need no engine
 	@$(BIN)/pytest tests/unit tests/contract

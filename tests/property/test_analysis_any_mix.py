@@ -109,13 +109,13 @@ def test_the_run_has_something_to_say() -> None:
     assert {kind for kind, _ in straight()} >= {"HealthWindow", "DependencyWindow", "Incident", "Alert"}
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.data())
 def test_any_cut_and_any_mix_says_the_same(data: st.DataObject) -> None:
     assert analysed(mixed(data.draw, 12)) == straight()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.data())
 def test_any_restart_says_the_same(data: st.DataObject) -> None:
     stream = mixed(data.draw, 8)
