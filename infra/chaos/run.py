@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "sink_interval_s": 0.5,
 }
 HEAP = "1g"
-CATCH_UP_S = 240.0
+CATCH_UP_S = 600.0
 """How long the workers may take to finish what is before them when everything runs again."""
 
 

@@ -93,8 +93,10 @@ class OpenIncident(Struct):
     def touches(self, chain: str, component: str) -> bool:
         """Return whether a key belongs to what this incident speaks of."""
         if not component:
-            return not chain or chain in self.chains()
-        return component in self.components() or any(item["component"] == component for item in self.suspects)
+            return not chain or any(item.chain == chain for item in self.faulty)
+        return any(item.component == component for item in self.faulty) or any(
+            item["component"] == component for item in self.suspects
+        )
 
 
 def incident_id(tenant: str, trouble: Trouble) -> str:

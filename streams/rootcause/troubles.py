@@ -4,6 +4,8 @@ Source: Chernoff's bound on the binomial tail, -ln P(at least k of n) >= n KL(k/
 """
 
 
+from collections.abc import Callable
+from functools import partial
 from math import log
 
 from msgspec import Struct
@@ -81,7 +83,7 @@ def troubles(scene: Scene, settings: FaultSettings = DEFAULTS) -> list[Trouble]:
         for key in sorted({key for _, window in now for key, counts in window.items() if _is_suspicious(counts)}):
             context = (*key, name)
             rows = [(start, window[key]) for start, window in now if key in window]
-            found.extend(_judge(context, rows, _baseline(scene, context, first), settings))
+            found.extend(_judge(context, rows, partial(_baseline, scene, context, first), settings))
     return found
 
 
@@ -111,9 +113,11 @@ def _add_kinds(total: Counts, counts: Counts) -> None:
 
 
 def _judge(
-    context: Context, rows: list[tuple[int, Counts]], baseline: Counts, settings: FaultSettings
+    context: Context, rows: list[tuple[int, Counts]], usually: Callable[[], Counts], settings: FaultSettings
 ) -> list[Trouble]:
-    found = []
+    """Return a context's troubles; what is usual is asked for only where there is enough to compare with it."""
+    found: list[Trouble] = []
+    baseline: Counts | None = None
     limits = {
         FAILED: (settings.min_failed, settings.min_failed_ratio),
         SLOW: (settings.min_slow, settings.min_slow_ratio),
@@ -126,6 +130,7 @@ def _judge(
         total = sum(_total(counts, kind) for _, counts in rows)
         if count < least or count <= ratio * total:
             continue
+        baseline = baseline or usually()
         prior = settings.usual_ratio * settings.usual_weight
         usual = (_count(baseline, kind) + prior) / (_total(baseline, kind) + settings.usual_weight)
         nats = surprise(count, total, min(usual, 1.0))
