@@ -25,7 +25,7 @@ def partitions() -> list[list[bytes]]:
 
 def fold(number: int, values: list[bytes], book: Book, edges: EdgeWindows) -> None:
     oracle = Oracle("events", number, RuleBook(definitions()), LIMITS, book, edges, len(values) - 50)
-    for offset, event in enumerate(decode_chunk(values)):
+    for offset, event in enumerate(decode_chunk(values).events):
         oracle.apply(offset, getattr(event, "time_unix_us", 0), event)
     oracle.end()
 
