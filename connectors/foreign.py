@@ -9,7 +9,7 @@ from msgspec import MsgspecError, ValidationError
 from pydantic import ValidationError as ContractError
 
 from connectors.deadletters import Headers, letter_headers
-from connectors.producers import TIMEOUT_S
+from connectors.producers import MAX_MESSAGE_BYTES, TIMEOUT_S
 from connectors.settings import Settings
 from schemas.operations import DeadLetter
 from schemas.topics import DEAD_LETTERS, Topic
@@ -37,7 +37,7 @@ class DeadLetterBox:
         After a crash a letter may come twice, with the same topic, partition and offset.
         """
         if self._producer is None:
-            self._producer = Producer({**self._settings.kafka(), "enable.idempotence": True, "message.max.bytes": 16_000_000})
+            self._producer = Producer({**self._settings.kafka(), "enable.idempotence": True, "message.max.bytes": MAX_MESSAGE_BYTES})
         failures: list[KafkaError] = []
         for found in foreign:
             message = found.message

@@ -13,6 +13,8 @@ from connectors.settings import Settings
 log = structlog.get_logger("producer")
 
 TIMEOUT_S = 30.0
+MAX_MESSAGE_BYTES = 16_000_000
+"""Below what the topics of batches, of state and of dead letters take (`schemas.topics.MAX_BATCH_BYTES`)."""
 TRANSACTION_MS = 10_000
 """The brokers abort a transaction after so long: a worker that was killed within one holds its readers back until then,
 or until it is back under the same transactional id."""
@@ -27,7 +29,7 @@ def transactional_producer(settings: Settings, transactional_id: str, **config: 
             "transaction.timeout.ms": TRANSACTION_MS,
             "linger.ms": 2,
             "compression.type": "lz4",
-            "message.max.bytes": 16_000_000,
+            "message.max.bytes": MAX_MESSAGE_BYTES,
             "partitioner": "murmur2_random",
             **config,
         }

@@ -87,6 +87,27 @@ Ask = Callable[[str, str], Struct | None]
 """Returns what is known of (tenant, execution), None when nothing is; raises TimeoutError. Called from any thread."""
 
 
+class _Answers(BaseHTTPRequestHandler):
+    """How requests are answered; what is answered is up to `serve`."""
+
+    def _json(self, code: int, body: dict[str, Any]) -> None:
+        self._answer(code, "application/json", orjson.dumps(body))
+
+    def _problem(self, code: int, title: str, detail: str) -> None:
+        body = {"type": "about:blank", "status": code, "title": title, "detail": detail}
+        self._answer(code, "application/problem+json", orjson.dumps(body))
+
+    def _answer(self, code: int, content_type: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep probes out of the log."""
+
+
 def serve(health: Health, settings: Settings, ask: Ask | None = None) -> ThreadingHTTPServer:
     """Serve /metrics, /healthz, /readyz and /status on a daemon thread; returns the server (its port is told).
 
@@ -95,7 +116,7 @@ def serve(health: Health, settings: Settings, ask: Ask | None = None) -> Threadi
 
     free = threading.BoundedSemaphore(settings.http_requests)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(_Answers):
         def do_GET(self) -> None:
             if not free.acquire(blocking=False):
                 LIMIT_REACHED.labels("requests_over_limit").inc()
@@ -131,23 +152,6 @@ def serve(health: Health, settings: Settings, ask: Ask | None = None) -> Threadi
                 self._problem(404, "not found", "the execution is neither open here nor has it ended lately")
             else:
                 self._answer(200, "application/json", msgspec.json.encode(found))
-
-        def _json(self, code: int, body: dict[str, Any]) -> None:
-            self._answer(code, "application/json", orjson.dumps(body))
-
-        def _problem(self, code: int, title: str, detail: str) -> None:
-            body = {"type": "about:blank", "status": code, "title": title, "detail": detail}
-            self._answer(code, "application/problem+json", orjson.dumps(body))
-
-        def _answer(self, code: int, content_type: str, body: bytes) -> None:
-            self.send_response(code)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Keep probes out of the log."""
 
     server = ThreadingHTTPServer((settings.http_host, settings.http_port), Handler)
     server.daemon_threads = True

@@ -8,7 +8,7 @@ the allowed lateness, for an anomaly from the moment at which its window can clo
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,7 +159,7 @@ def measure(settings: Settings, trials: int, rate: float, tell: Tell, normal_s: 
     return _document(settings, done, echoes, tenants, heard) | {"events_per_s_beside": rate, "machine": machine()}
 
 
-def _wait(true: Any) -> None:
+def _wait(true: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not true() and time.monotonic() < deadline_s:
         time.sleep(0.05)

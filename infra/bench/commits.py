@@ -45,8 +45,7 @@ def committed(
 ) -> Iterator[Reading]:
     """Read the group's offsets as long as all processes run; what is appended to the topic meanwhile (ticks) is not counted."""
     ends = ends_of(settings, topic)
-    # Never subscribed, so no member; uncommitted, so that it does not wait for the end of the running transaction.
-    watcher = Consumer({**settings.kafka(), "group.id": group, "isolation.level": "read_uncommitted"})
+    watcher = watcher_of(settings, group)
     moved_s, before = time.monotonic(), 0
     try:
         while all(process.poll() is None for process in processes):
@@ -61,6 +60,14 @@ def committed(
             time.sleep(POLL_S)
     finally:
         watcher.close()
+
+
+def watcher_of(settings: Settings, group: str) -> Consumer:
+    """Return a consumer that sees how far a group has committed, and the true end of the log.
+
+    Never subscribed, so no member; uncommitted, so that it does not wait for the end of the running transaction.
+    """
+    return Consumer({**settings.kafka(), "group.id": group, "isolation.level": "read_uncommitted"})
 
 
 def ends_of(settings: Settings, topic: str) -> dict[int, int]:

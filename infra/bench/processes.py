@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from infra.devstack.processes import tied
 
 STOP_S = 15.0
+POLL_S = 0.02
+PATIENCE_S = 120.0
 TOLD = 800
 """Characters of a log that an error quotes."""
 
@@ -55,3 +58,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def tail(log: Path) -> str:
     """Return the end of a log, for an error."""
     return log.read_text(errors="replace")[-TOLD:].strip() or "its log is empty"
+
+
+def until(true: Callable[[], bool], otherwise: str) -> float:
+    """Wait until something is true and return when (monotonic seconds); raises BenchError after PATIENCE_S."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        if true():
+            return time.monotonic()
+        time.sleep(POLL_S)
+    raise BenchError(f"{otherwise} within {PATIENCE_S:.0f} s")

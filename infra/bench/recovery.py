@@ -6,26 +6,23 @@ well. What counts for the second is how much was sent meanwhile, and how much fa
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from confluent_kafka import Consumer
 
 from connectors.log import offsets_committed, offsets_held
 from connectors.settings import Settings
-from infra.bench.loading import pack, preload
-from infra.bench.processes import BenchError
+from infra.bench.commits import watcher_of
+from infra.bench.loading import Tell, pack, preload
+from infra.bench.processes import until
 from infra.bench.soak import feeding
 from infra.supervisor import Supervisor
 from schemas.topics import EVENTS
 
-POLL_S = 0.02
 CAUGHT_UP_S = 0.3
 """Nothing waits any more when what waits was sent within so long: a transaction of ingest takes 0.1 s."""
-PATIENCE_S = 120.0
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,7 @@ class Watcher:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = settings.topic(EVENTS.name)
-        # Never subscribed, so no member; uncommitted, so that it sees the true end of the log.
-        self._consumer = Consumer({**settings.kafka(), "group.id": settings.group("ingest"), "isolation.level": "read_uncommitted"})
+        self._consumer = watcher_of(settings, settings.group("ingest"))
         self._partitions = list(self._consumer.list_topics(self._topic, timeout=30).topics[self._topic].partitions)
 
     def committed(self) -> int:
@@ -113,16 +109,6 @@ def _kill(settings: Settings, supervisor: Supervisor, watcher: Watcher, rate: in
 def _noted(lags: list[int], lag: int) -> int:
     lags.append(lag)
     return lag
-
-
-def until(true: Callable[[], bool], otherwise: str) -> float:
-    """Wait until something is true and return when (monotonic seconds); raises BenchError after PATIENCE_S."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline_s:
-        if true():
-            return time.monotonic()
-        time.sleep(POLL_S)
-    raise BenchError(f"{otherwise} within {PATIENCE_S:.0f} s")
 
 
 def document(cases: Iterable[Case]) -> dict[str, Any]:

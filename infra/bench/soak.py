@@ -8,7 +8,7 @@ which a few jumps do not move.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from confluent_kafka import Producer
 
 from connectors.lag import group_lag
 from connectors.settings import Settings
+from infra.bench.loading import Tell
 from infra.bench.processes import BenchError
 from infra.simulator.load import record
 from infra.supervisor import Supervisor
@@ -107,7 +108,7 @@ def judge(worker: str, readings: Sequence[Reading]) -> Verdict:
     )
 
 
-def measure(settings: Settings, supervisor: Supervisor, rate: float, minutes: float, every_s: float, tell: Callable[[str, int, int], None]) -> Outcome:
+def measure(settings: Settings, supervisor: Supervisor, rate: float, minutes: float, every_s: float, tell: Tell) -> Outcome:
     """Feed and watch workers that are ready."""
     total_s = minutes * 60
     readings: list[Reading] = []

@@ -18,8 +18,7 @@ from connectors.settings import Settings
 from connectors.topics import apply_topics
 from infra import devstack
 from infra.bench.loading import Tell, fresh_prefix
-from infra.bench.processes import BenchError
-from infra.bench.recovery import until
+from infra.bench.processes import BenchError, until
 from infra.cli.common import HOME, CommandError, console, print_json
 from infra.devstack import EngineName, Stack
 from infra.local import addresses
@@ -95,14 +94,14 @@ def progress(told: Console) -> Iterator[Tell]:
         yield tell
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """Return a list of positive numbers as it stands in an option."""
+def numbers(text: str, least: int = 1) -> tuple[int, ...]:
+    """Return a list of whole numbers as it stands in an option, none below `least`."""
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or min(found) < 1:
-        raise CommandError(f"{text} is no list of positive numbers, like 1,10,100")
+    if not found or min(found) < least:
+        raise CommandError(f"{text} is no list of {'positive' if least else 'whole'} numbers, like 1,10,100")
     return found
 
 

@@ -25,10 +25,11 @@ QUANTILES = ("p50", "p95", "p99", "max")
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing to add: the commands are among those of `flowchain bench`."""
+    """Add the commands to those of `flowchain bench`."""
+    for command in (growth, alert, sinks, e2e, sdk):
+        commands.command()(command)
 
 
-@commands.command()
 def growth(
     opened: Annotated[str, typer.Option(help="open executions")] = SIZES,
     steps: Annotated[str, typer.Option(help="chains times steps")] = "100,1000,10000,100000",
@@ -54,7 +55,6 @@ def growth(
     show(document, table, as_json)
 
 
-@commands.command()
 def alert(
     trials: Annotated[int, typer.Option(min=1, help="of each kind")] = 40,
     rate: Annotated[float, typer.Option(min=100, help="events per second beside the trials")] = 500.0,
@@ -81,7 +81,6 @@ def alert(
     show(document, table, as_json)
 
 
-@commands.command()
 def sinks(
     events: Annotated[int, typer.Option(min=1_000, help="of which executions are made and written")] = 400_000, as_json: Json = False
 ) -> None:
@@ -107,7 +106,6 @@ def sinks(
     show(document, table, as_json)
 
 
-@commands.command()
 def e2e(
     start: Annotated[int, typer.Option(min=100, help="first rate, events per second")] = 1_000,
     step: Annotated[float, typer.Option(min=5, help="seconds for which a rate must hold")] = 60.0,
@@ -129,7 +127,6 @@ def e2e(
     show(document, table, as_json)
 
 
-@commands.command()
 def sdk(
     steps: Annotated[int, typer.Option(min=100, help="measured in each condition")] = 20_000,
     rate: Annotated[float, typer.Option(min=100, help="steps per second")] = 2_000.0,

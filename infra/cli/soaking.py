@@ -11,8 +11,8 @@ from rich.table import Table
 from infra.bench import recovery as kills
 from infra.bench import soak as memory
 from infra.cli.bench import commands
-from infra.cli.benching import measuring, pipeline, progress
-from infra.cli.common import CommandError, Json, console, print_json
+from infra.cli.benching import measuring, numbers, pipeline, progress
+from infra.cli.common import Json, console, print_json
 from infra.devstack.model import ALL
 from infra.supervisor import WORKERS
 
@@ -20,10 +20,11 @@ Out = Annotated[Path | None, typer.Option(help="write the JSON document to this 
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing to add: the commands are among those of `flowchain bench`."""
+    """Add the commands to those of `flowchain bench`."""
+    for command in (soak, recovery):
+        commands.command()(command)
 
 
-@commands.command()
 def soak(
     minutes: Annotated[float, typer.Option(min=0.5, help="how long")] = 30.0,
     rate: Annotated[int, typer.Option(min=100, help="events per second, one per message")] = 20_000,
@@ -43,7 +44,6 @@ def soak(
     raise typer.Exit(0 if outcome.flat else 1)
 
 
-@commands.command()
 def recovery(
     rates: Annotated[str, typer.Option(help="events per second, separated by commas")] = "2000,5000,10000",
     opened: Annotated[str, typer.Option(help="executions that are open, separated by commas")] = "0,50000,200000",
@@ -56,10 +56,7 @@ def recovery(
 
     Example: `flowchain bench recovery --rates 5000 --opened 0,100000`
     """
-    try:
-        loads, sizes = ([int(number) for number in text.split(",")] for text in (rates, opened))
-    except ValueError as error:
-        raise CommandError(f"rates and numbers of executions are whole numbers separated by commas: {error}") from error
+    loads, sizes = numbers(rates), numbers(opened, least=0)
     with (
         measuring() as (home, told),
         pipeline(home, told, ("ingest",), ["kafka"], idle_s=86_400.0) as (settings, supervisor),
