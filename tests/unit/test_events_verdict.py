@@ -301,10 +301,20 @@ def test_only_the_size_limit_is_the_decoders_own() -> None:
 # -- chunks -----------------------------------------------------------------------------------------------------------
 
 pieces = st.sampled_from([TICK, TICK, TICK, b"", b" ", b"\n", TICK[:10], TICK[10:], TICK[:22], TICK[22:], b"}", b"{", b"[", b"null"])
-records = st.lists(pieces, max_size=4).map(b"".join) | st.lists(pieces, max_size=3).map(b"\n".join) | mutated().filter(lambda value: len(value) < 1_200) | st.none()
+joined = st.lists(pieces, max_size=4).map(b"".join) | st.lists(pieces, max_size=3).map(b"\n".join)
+arrays = st.lists(joined | st.just(TICK), max_size=4).map(lambda items: b"[%b]" % b",".join(items))
+spoiled = mutated().filter(lambda value: len(value) < 1_200)
+"""Slow to draw: one a chunk is enough, what surrounds it is what matters."""
 
 
-arrays = st.lists(records.filter(bool), max_size=4).map(lambda items: b"[%b]" % b",".join(items))
+@st.composite
+def chunks(draw: Callable[..., Any]) -> list[bytes | None]:
+    """The values of a few records: pieces of events, arrays, none, and a spoiled event, alone and in an array, among them."""
+    values = draw(st.lists(joined | arrays | st.none() | st.just(TICK) | st.just(b"[%b,%b]" % (TICK, TICK)), max_size=6))
+    if draw(st.booleans()):
+        value = draw(spoiled)
+        values.insert(draw(st.integers(0, len(values))), draw(st.sampled_from([value, b"[%b,%b]" % (TICK, value)])))
+    return values
 
 
 def one_by_one(values: list[bytes | None]) -> Decoded:
@@ -315,7 +325,7 @@ def one_by_one(values: list[bytes | None]) -> Decoded:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(records | arrays | st.just(TICK) | st.just(b"[%b,%b]" % (TICK, TICK)), max_size=6))
+@given(chunks())
 def test_a_chunk_says_what_its_records_say(values: list[bytes | None]) -> None:
     assert repr(decode_chunk(values)) == repr(one_by_one(values))
 
