@@ -36,12 +36,15 @@ def deltas(draw: st.DrawFn, window: int) -> Delta:
 
 @st.composite
 def partition_logs(draw: st.DrawFn, partition: int, late: bool) -> list[Partial]:
-    """The pieces of one source partition: its watermark rises, its events are at most `lateness` behind it, or late."""
+    """The pieces of one source partition: its watermark rises, its events are at most `lateness` behind it, or late.
+
+    Late ones are within the grace of the end of their slice, as ingest, which refuses older ones, cuts it.
+    """
     at_s, partials = 0, []
     for _ in range(draw(st.integers(0, 6))):
         before_s = at_s
         at_s += draw(st.sampled_from([0, 1, 3, 9, 25]))
-        oldest_s = max(0, before_s - (50 if late else 2))
+        oldest_s = max(0, at_s - 50 if late else before_s - 2)
         windows = st.integers(oldest_s // 10, at_s // 10)
         pieces = [draw(deltas(draw(windows))) for _ in range(draw(st.integers(0, 3)))]
         edges = [
