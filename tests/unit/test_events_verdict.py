@@ -114,7 +114,7 @@ tokens = st.sampled_from(
 )
 edges = st.sampled_from([bound + step for bound in BOUNDS for step in (-1, 0, 1)])
 lengths = st.sampled_from([0, 1, 63, 64, 65, 127, 128, 129, 249, 250, 512, 513, 2048, 2049]).map(lambda n: "é" * n)
-lists = st.sampled_from([[Fields([("span", "a")])] * n for n in (0, 255, 256, 257)])
+lists = st.sampled_from([[Fields([("span", "a")]) for _ in range(n)] for n in (0, 255, 256, 257)])
 maps = st.sampled_from([Fields([(f"a{i % keys}", i) for i in range(n)]) for n in (31, 32, 33) for keys in (1, 33)])
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | tokens | edges | edges.map(float) | lengths,
@@ -304,7 +304,7 @@ pieces = st.sampled_from([TICK, TICK, TICK, b"", b" ", b"\n", TICK[:10], TICK[10
 joined = st.lists(pieces, max_size=4).map(b"".join) | st.lists(pieces, max_size=3).map(b"\n".join)
 arrays = st.lists(joined | st.just(TICK), max_size=4).map(lambda items: b"[%b]" % b",".join(items))
 spoiled = mutated().filter(lambda value: len(value) < 1_200)
-"""Slow to draw: one a chunk is enough, what surrounds it is what matters."""
+"""Slow to draw: one a chunk is enough; what stands around it is what matters."""
 
 
 @st.composite
