@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-bench demo up down status chaos test test-chaos test-fast lint contract lock clean
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## make .venv with the pinned dependencies (the other targets do so by themselves)
+install: $(STAMP) $(COMPILED) ## make .venv with the pinned dependencies, compile the hot path (the other targets do so by themselves)
 
 $(STAMP): constraints.txt pyproject.toml sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FlowChain needs Python 3.11 or newer; PYTHON=... names one")'
@@ -19,6 +20,11 @@ $(STAMP): constraints.txt pyproject.toml sdk/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e ./sdk -e .
 	@touch $(STAMP)
+
+$(COMPILED): $(STAMP) infra/compiling.py $(wildcard streams/*.py)
+	@echo "compiling the hot path of ingest ..."
+	@$(BIN)/python -m infra.compiling
+	@touch $(COMPILED)
 
 install-bench: install ## add what the benchmarks measure beside, and what draws them (OpenTelemetry, matplotlib)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-bench.txt
@@ -63,3 +69,4 @@ lock: install ## resolve the dependencies anew into constraints.txt (needs uv on
 
 clean: ## remove what the targets made, the local stack's data included
 	@rm -rf $(VENV) .flowchain .mypy_cache .ruff_cache .pytest_cache
+	@rm -f flowchain__mypyc*.so streams/*.so

@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.internal import Execution, Partial, PartitionState, Slice, TraceBatch
 from schemas.operations import DataLoss
 from streams.ids import derived_id, key_of
-from streams.lifecycle import Output
+from streams.tracked import Output
 from streams.tracker import Tracker
 
 encode = msgspec.json.Encoder().encode
@@ -52,7 +52,7 @@ def publish(
     """Write everything of one source partition into the transaction that has begun."""
     out = pending.out = tracker.take()
     _partials(producer, settings, source, tracker, pending, analysis_partitions)
-    _traces(producer, settings, source, tracker, list(out.finished.values()))
+    _traces(producer, settings, source, tracker, [execution.record() for execution in out.finished.values()])
     for violation in out.violations:
         producer.produce(settings.topic(topics.VIOLATIONS.name), violation.encode(), violation.tenant)
     for dead in pending.dead:
@@ -139,7 +139,7 @@ def _changelog(producer: Producer, topic: str, tracker: Tracker, pending: Pendin
     partition, out = tracker.partition, pending.out
     for tracked in out.touched:
         if not tracked.execution.finished_us:
-            producer.produce(topic, encode(tracked.execution), _name(EXECUTION, tracked.key), partition)
+            producer.produce(topic, encode(tracked.execution.record()), _name(EXECUTION, tracked.key), partition)
             tracked.logged = True
         elif tracked.logged:
             producer.produce(topic, None, _name(EXECUTION, tracked.key), partition)

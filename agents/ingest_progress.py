@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
 from connectors.telemetry import LIMIT_REACHED
-from schemas.internal import Execution
 from streams.progress import Progress, Typical, progress
+from streams.runs import Execution
 from streams.tracker import Tracker
 
 MAX_QUESTIONS = 1_000

@@ -15,9 +15,9 @@ from schemas import topics
 from schemas.internal import Execution, PartitionState, TraceBatch
 from streams.booking import KnownEdge, SeriesKey
 from streams.ids import parts_of
-from streams.lifecycle import ExecutionKey, run_of
 from streams.refusals import Refusals
 from streams.rules import RuleBook
+from streams.tracked import ExecutionKey
 from streams.tracker import Tracker
 
 decode_execution = msgspec.json.Decoder(Execution).decode
@@ -117,6 +117,7 @@ def _remembered(settings: Settings, partition: int, state: PartitionState) -> li
 def _note(newest: dict[ExecutionKey, Execution], execution: Execution) -> None:
     """Put the newest state of an execution in its place: where that run of it finished, whatever changed it later."""
     key = (execution.tenant, execution.execution)
-    if key in newest and run_of(newest[key]) != run_of(execution):
+    known = newest.get(key)
+    if known is not None and (known.first_offset, known.ordinal) != (execution.first_offset, execution.ordinal):
         del newest[key]
     newest[key] = execution

@@ -8,6 +8,8 @@ or the transaction is taken.
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from mypy_extensions import mypyc_attr
+
 from schemas.internal import Delta, EdgeDelta, Slice
 from streams.histogram import buckets
 from streams.rules import ChainRules
@@ -27,6 +29,8 @@ SAMPLE = 8
 MAX_INDICATORS = 64
 """Distinct indicators in one Delta; of more the first by name are kept."""
 
+
+@mypyc_attr(acyclic=True)
 class Window:
     """What has been noted of a series in one window, `start_us` <= time < `end_us`, since the last cut."""
 
@@ -97,6 +101,7 @@ class Window:
         )  # fmt: skip
 
 
+@mypyc_attr(acyclic=True)
 class EdgeWindow:
     """What has been noted of an edge in one window since the last cut."""
 
@@ -116,6 +121,7 @@ NO_WINDOW = Window(0, 0, 0)
 """Holds no time: whoever asks it has to ask the book."""
 
 
+@mypyc_attr(acyclic=True)
 class Series:
     """A step of a chain, run by a component; "" as in HealthWindow. `window` is the one that was booked last."""
 
@@ -129,6 +135,7 @@ class Series:
         """Those of the current slice, by their start."""
 
 
+@mypyc_attr(acyclic=True)
 class Chain:
     """A tenant's chain: the rules in force, and its series by step, with the component that was seen first."""
 

@@ -7,11 +7,12 @@ long enough.
 
 from collections.abc import Iterable, Iterator
 
-from schemas.internal import COMPLETED, FAILED, STARTED, Execution, Step
+from schemas.internal import COMPLETED, FAILED, STARTED
 from schemas.violations import LogPosition, Violation
 from streams.events import StepEvent
 from streams.limits import Limits
 from streams.rules import ChainRules, StepRule
+from streams.runs import Execution, Step
 from streams.violations import milliseconds, step_violation, violation
 
 SAW_STARTED, SAW_COMPLETED, SAW_FAILED = 1, 2, 4

@@ -3,7 +3,7 @@
 Only their sum is bounded, so that one step may bring many. What has no room any more is left out; it changes no count.
 """
 
-from schemas.internal import Execution, Step
+from streams.runs import Execution, Step
 
 PARENT = 256
 """What a parent beyond a step's first counts for, in characters: as long as its names can be."""

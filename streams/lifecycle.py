@@ -7,9 +7,7 @@ not depend on how the log is cut into chunks or transactions, nor on a restart, 
 from collections import deque
 from collections.abc import Iterable
 
-from msgspec import Struct, field
-
-from schemas.internal import Execution, Slice, Step
+from schemas import internal
 from schemas.violations import LogPosition, Violation
 from streams import conformance
 from streams.booking import OVERFLOW, Book, Chain, KnownEdge, SeriesKey, Window
@@ -17,73 +15,14 @@ from streams.events import ExecutionEvent, StepEvent
 from streams.evidence import keep_within
 from streams.ids import derived_id
 from streams.limits import Limits
-from streams.rules import ChainRules, RuleBook, declared_edges
+from streams.rules import RuleBook, declared_edges
+from streams.runs import Execution, Step
 from streams.structure import book_structure
 from streams.timers import GRANULARITY_US, NEVER_US, Timers
+from streams.tracked import ExecutionKey, Output, RunKey, Tracked, run_of
 
-ExecutionKey = tuple[str, str]
-"""(tenant, execution id)"""
 SPARE = 10_000
 """So many more than are needed may be held, so that they are not looked through too often."""
-RunKey = tuple[int, int]
-"""(first offset, ordinal): an execution that comes again after it was forgotten is another one."""
-
-
-class Tracked:
-    """An execution that is open or remembered, and what is known of it beside what is published."""
-
-    __slots__ = ("armed_us", "chain", "execution", "in_order", "key", "logged", "touched")
-
-    def __init__(self, key: ExecutionKey, execution: Execution, chain: Chain) -> None:
-        self.key = key
-        self.execution = execution
-        self.chain = chain
-        self.armed_us = NEVER_US
-        """Event time at which an open one is looked at next."""
-        self.in_order = True
-        """So far every step of it came once, and began after those before it had ended."""
-        self.logged = False
-        """It stands in the changelog; kept by the shell that writes it."""
-        self.touched = False
-        """It is among `Output.touched`."""
-
-    @property
-    def rules(self) -> ChainRules | None:
-        """The rules that the execution is held to; None = followed as observed."""
-        rules = self.chain.rules
-        return rules if rules is None or rules.effective_from_us <= self.execution.start_us else None
-
-
-class Output(Struct):
-    """What one transaction has to say about one source partition."""
-
-    slices: list[Slice] = field(default_factory=list)
-    """What it adds to the windows, cut where the watermark passed a multiple of `Limits.slice_us`."""
-    violations: list[Violation] = field(default_factory=list)
-    finished: dict[RunKey, Execution] = field(default_factory=dict)
-    """Also those that changed after they had been finished."""
-    touched: list[Tracked] = field(default_factory=list)
-    """Executions that may have changed."""
-    new_series: list[SeriesKey] = field(default_factory=list)
-    new_edges: list[KnownEdge] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)
-    """Ids of the cardinality.exceeded that were said."""
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def count(self, name: str) -> None:
-        """Add one to a counter."""
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def touch(self, tracked: Tracked) -> None:
-        """Note that an execution may have changed."""
-        if not tracked.touched:
-            tracked.touched = True
-            self.touched.append(tracked)
-
-
-def run_of(execution: Execution) -> RunKey:
-    """Return what tells one run of an execution from all other executions of its source partition."""
-    return execution.first_offset, execution.ordinal
 
 
 class Lifecycle:
@@ -138,17 +77,17 @@ class Lifecycle:
         self.slice_end_us = self._limits.slice_end_us(self.watermark_us)
 
     def restore(
-        self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution], series: Iterable[SeriesKey],
-        edges: Iterable[KnownEdge] = (),
+        self, watermark_us: int, open_: Iterable[internal.Execution], finished: Iterable[internal.Execution],
+        series: Iterable[SeriesKey], edges: Iterable[KnownEdge] = (),
     ) -> None:  # fmt: skip
         """Take the state back as of a commit; `finished` in the order in which they finished."""
         self.watermark_us = watermark_us
         self.slice_end_us = self._limits.slice_end_us(watermark_us)
         self.book.restore(series, edges)
-        for execution in finished:
-            if execution.finished_us + self._limits.linger_us > self._now_us:
-                self._remember(self._track(execution))
-        for execution in sorted(open_, key=run_of):
+        for record in finished:
+            if record.finished_us + self._limits.linger_us > self._now_us:
+                self._remember(self._track(Execution.of(record)))
+        for execution in sorted(map(Execution.of, open_), key=run_of):
             tracked = self._track(execution)
             tracked.logged, tracked.in_order = True, not execution.steps
             self._hold(tracked)
@@ -182,8 +121,8 @@ class Lifecycle:
         start_us = max(0, event.time_unix_us - duration_us)
         execution = Execution(
             event.tenant, event.chain, event.execution, offset, offset, user=event.user or "", tier=event.tier or "",
-            chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us, component=event.component or "",
-            ordinal=self._ordinal(offset),
+            chain_version=event.chain_version or "", start_us=start_us, last_us=event.time_unix_us,
+            component=event.component or "", ordinal=self._ordinal(offset),
         )  # fmt: skip
         tracked = self._track(execution)
         self._hold(tracked)

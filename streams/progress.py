@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from schemas.internal import COMPLETED, STARTED, Execution, Step
+from schemas.internal import COMPLETED, STARTED
 from streams.rules import ChainRules, StepRule
+from streams.runs import Execution, Step
 
 TYPICAL_WEIGHT = 16
 """The typical duration of a chain moves by a 16th of its distance to every new one."""

@@ -3,40 +3,50 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
+from mypy_extensions import mypyc_attr
 
 from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import EdgeDelta
 
 
-class StepRule(Struct, frozen=True):
+@mypyc_attr(acyclic=True)
+class StepRule:
     """One declared step; durations in µs, 0 = none declared."""
 
-    name: str
-    component: str
-    after: tuple[str, ...]
-    before: tuple[str, ...]
-    expected_us: int
-    deadline_us: int
-    optional: bool
-    repeated: bool
-    input: str
-    """Topic that it reads; "" = none declared."""
-    output: str
+    def __init__(
+        self, name: str, component: str, after: tuple[str, ...], before: tuple[str, ...], expected_us: int, deadline_us: int,
+        optional: bool, repeated: bool, input: str, output: str,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.component = component
+        self.after = after
+        self.before = before
+        self.expected_us = expected_us
+        self.deadline_us = deadline_us
+        self.optional = optional
+        self.repeated = repeated
+        self.input = input
+        """Topic that it reads; "" = none declared."""
+        self.output = output
 
 
-class ChainRules(Struct, frozen=True):
+@mypyc_attr(acyclic=True)
+class ChainRules:
     """One compiled definition."""
 
-    name: str
-    version: str
-    effective_from_us: int
-    steps: dict[str, StepRule]
-    required: frozenset[str]
-    timed: tuple[StepRule, ...]
-    """The required steps that have a deadline, as declared."""
-    due_after_us: dict[str, int]
-    """Per step that others with a deadline come right after: the shortest of their deadlines."""
+    def __init__(
+        self, name: str, version: str, effective_from_us: int, steps: dict[str, StepRule], required: frozenset[str],
+        timed: tuple[StepRule, ...], due_after_us: dict[str, int],
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.version = version
+        self.effective_from_us = effective_from_us
+        self.steps = steps
+        self.required = required
+        self.timed = timed
+        """The required steps that have a deadline, as declared."""
+        self.due_after_us = due_after_us
+        """Per step that others with a deadline come right after: the shortest of their deadlines."""
 
     def progress(self, ended: Iterable[str]) -> float:
         """Return the share (0..1) of the expected work that the ended steps stand for."""

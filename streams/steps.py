@@ -1,7 +1,8 @@
 """Runs of steps, as their events tell of them. Hot path: one call of a constructor costs less than setting fields."""
 
-from schemas.internal import COMPLETED, FAILED, HEARD_OF, Step
+from schemas.internal import COMPLETED, FAILED, HEARD_OF
 from streams.events import ConsumedRecord, Parent, Resources, StepCompleted, StepFailed
+from streams.runs import Step
 
 RESOURCES = (
     "cpu_ratio", "memory_ratio", "memory_bytes", "io_wait_ratio", "network_receive_bytes_per_s",

@@ -1,7 +1,7 @@
 """What only a whole execution shows, booked when it is finished: its units, and who called whom."""
 
-from schemas.internal import Execution
 from streams.booking import Book, Chain, Window
+from streams.runs import Execution
 from streams.units import Unit, observe
 
 

@@ -5,7 +5,8 @@ from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 GRANULARITY_US = 50_000
-NEVER_US = 2**63
+NEVER_US = 2**61
+"""Later than any time, and small enough that adding to it stays a machine word."""
 
 K = TypeVar("K")
 

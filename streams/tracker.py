@@ -4,11 +4,11 @@ Everything is a function of the log: see `streams/lifecycle.py` for what happens
 counted. This is the hot path: every event of every service passes `Tracker.apply`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from operator import length_hint
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
+from schemas import internal
+from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED
 from streams import conformance
 from streams.booking import KnownEdge, SeriesKey, Window
 from streams.events import (
@@ -24,12 +24,14 @@ from streams.events import (
     StepFailed,
     StepStarted,
 )
-from streams.evidence import has_room
-from streams.lifecycle import Lifecycle, Output, Tracked
+from streams.lifecycle import Lifecycle
 from streams.limits import Limits
+from streams.observations import Observations
 from streams.rules import ChainRules, RuleBook
-from streams.steps import RESOURCES, ended, parents_of
+from streams.runs import Step
+from streams.steps import ended, parents_of
 from streams.timers import NEVER_US
+from streams.tracked import Output, Tracked
 
 Refusal = tuple[int, Refused]
 """(number of the event among those applied, reason)"""
@@ -51,46 +53,42 @@ class Tracker:
         self.trace_batches = 0
         """Published so far; counted by the shell that publishes them."""
         self._limits = limits
+        self._times_us = (limits.future_us, limits.ahead_us, limits.grace_us, limits.lateness_us)
         self._life = Lifecycle(topic, partition, rules, limits)
         self._book = self._life.book
-        self._followed: dict[type, Callable[[Tracked, Any, int], None]] = {
-            StepCompleted: self._on_step_ended,
-            StepStarted: self._on_step_started,
-            StepFailed: self._on_step_ended,
-            ExecutionStarted: self._on_execution,
-            ExecutionCompleted: self._on_execution,
-            ExecutionFailed: self._on_execution,
-        }
+        observations = Observations(self._life, limits)
         self._others: dict[type, Callable[[Any, int], None]] = {
-            LogObserved: self._on_log,
-            ResourceSampled: self._on_sample,
+            LogObserved: observations.on_log,
+            ResourceSampled: observations.on_sample,
             ClockTick: self._on_tick,
         }
 
     # -- what the shell calls -------------------------------------------------------------------------------------
 
-    def apply(self, events: Sequence[Event | Refused], offsets: Sequence[int], broker_us: Sequence[int]) -> list[Refusal]:
+    def apply(self, events: list[Event | Refused], offsets: list[int], broker_us: list[int]) -> list[Refusal]:
         """Apply the events of whole records in log order, each with its record's offset and broker time; return what was refused."""
-        life, followed, limits = self._life, self._followed, self._limits
+        life, others = self._life, self._others
+        future_us, ahead_us, grace_us, lateness_us = self._times_us
         life.refresh_rules()
         executions, touched = life.executions, life.out.touched
-        timers, lateness_us = life.timers, limits.lateness_us
+        timers = life.timers
         watermark_us = life.watermark_us
+        step_completed, step_started, step_failed, tick = StepCompleted, StepStarted, StepFailed, ClockTick
         refused: list[Refusal] = []
-        event: Any
-        ahead = iter(events)  # how many are left says which one was refused: cheaper than counting them
-        for event, offset, at_us in zip(ahead, offsets, broker_us, strict=True):
+        for number in range(len(events)):
+            event: Any = events[number]
             kind = type(event)
             if kind is Refused:
-                refused.append((len(events) - length_hint(ahead) - 1, event))
+                refused.append((number, event))
                 continue
-            time_us = event.time_unix_us
+            time_us: int = event.time_unix_us
+            offset, at_us = offsets[number], broker_us[number]
             if time_us > watermark_us:
-                if time_us > at_us + limits.future_us:
-                    why = f"time_unix_us is more than {limits.future_us} µs ahead of the broker"
-                    refused.append((len(events) - length_hint(ahead) - 1, Refused("future", why)))
+                if time_us > at_us + future_us:
+                    why = f"time_unix_us is more than {future_us} µs ahead of the broker"
+                    refused.append((number, Refused("future", why)))
                     continue
-                if time_us > at_us + limits.ahead_us:
+                if time_us > at_us + ahead_us:
                     self._set_back(event, at_us, offset)
                     time_us = at_us
                 if time_us > watermark_us:
@@ -99,13 +97,13 @@ class Tracker:
                         life.cut()
                     if time_us - lateness_us >= timers.next_us:
                         life.run_timers()
-            elif time_us < watermark_us - limits.grace_us and kind is not ClockTick:
-                why = f"time_unix_us is more than {limits.grace_us} µs behind the watermark"
-                refused.append((len(events) - length_hint(ahead) - 1, Refused("late", why)))
+            elif time_us < watermark_us - grace_us and kind is not tick:
+                why = f"time_unix_us is more than {grace_us} µs behind the watermark"
+                refused.append((number, Refused("late", why)))
                 continue
-            handle = followed.get(kind)
-            if handle is None:
-                self._others[kind](event, offset)
+            other = others.get(kind)
+            if other is not None:
+                other(event, offset)
                 continue
             tracked = executions.get((event.tenant, event.execution))
             if tracked is None:
@@ -118,13 +116,18 @@ class Tracker:
                 execution.last_offset = offset
                 if time_us > execution.last_us:
                     execution.last_us = time_us
-                if event.user is not None and not execution.user:
+                if not execution.user and event.user is not None:
                     execution.user = event.user
                     execution.tier = event.tier or execution.tier
-            handle(tracked, event, offset)
+            if kind is step_completed or kind is step_failed:
+                self._on_step_ended(tracked, event, offset)
+            elif kind is step_started:
+                self._on_step_started(tracked, event, offset)
+            else:
+                self._on_execution(tracked, event, offset)
         if offsets:
             self.next_offset = offsets[-1] + 1
-            self._set_clock(any(type(event) is not ClockTick for event in events), broker_us[-1])
+            self._set_clock(any(type(event) is not tick for event in events), broker_us[-1])
         return refused
 
     def take(self) -> Output:
@@ -142,9 +145,9 @@ class Tracker:
         return self._life.open
 
     @property
-    def executions(self) -> list[Execution]:
-        """Those that are open, and finished ones that are remembered."""
-        return [tracked.execution for tracked in self._life.executions.values()]
+    def executions(self) -> list[internal.Execution]:
+        """Those that are open, and finished ones that are remembered, as they would be published."""
+        return [tracked.execution.record() for tracked in self._life.executions.values()]
 
     def find(self, tenant: str, execution: str) -> Tracked | None:
         """Return an execution that is open or remembered."""
@@ -155,8 +158,10 @@ class Tracker:
         """The series that are told apart."""
         return list(self._book.known)
 
-    def restore(self, watermark_us: int, open_: Iterable[Execution], finished: Iterable[Execution],
-                series: Iterable[SeriesKey], edges: Iterable[KnownEdge] = ()) -> None:  # fmt: skip
+    def restore(
+        self, watermark_us: int, open_: Iterable[internal.Execution], finished: Iterable[internal.Execution],
+        series: Iterable[SeriesKey], edges: Iterable[KnownEdge] = (),
+    ) -> None:  # fmt: skip
         """Take the state back as of a commit; `finished` in the order in which they finished."""
         self._life.restore(watermark_us, open_, finished, series, edges)
 
@@ -316,36 +321,6 @@ class Tracker:
         if type(event) is ExecutionFailed:
             execution.error_type, execution.error_message = event.error_type, event.error_message or ""
         self._life.finish_if_done(tracked)
-
-    def _on_log(self, event: LogObserved, offset: int) -> None:
-        in_step = event.chain is not None and event.step is not None
-        chain = self._life.chain(event.tenant, (event.chain or "") if in_step else "")
-        name = (event.step or "") if in_step else ""
-        self._book.at(chain, name, event.component, event.time_unix_us, offset).events += 1
-        tracked = self._life.executions.get((event.tenant, event.execution or ""))
-        if tracked is None or not event.span:
-            return
-        steps, statement = tracked.execution.steps, f"{event.level.upper()} {event.template}"
-        step = steps.get(event.span)
-        full = len(steps) >= self._limits.max_steps if step is None else len(step.logs) >= self._limits.max_logs
-        if full or (step is not None and statement in step.logs):
-            return
-        if not has_room(tracked.execution, statement, self._limits.max_evidence):
-            self._life.out.count("evidence_over_limit")
-            return
-        if step is None:
-            step = steps[event.span] = Step(event.span, event.step or "", event.component, offset, status=HEARD_OF)
-        step.logs.append(statement)
-        self._life.out.touch(tracked)
-        self._life.revise(tracked.execution, offset)
-
-    def _on_sample(self, event: ResourceSampled, offset: int) -> None:
-        window = self._book.at(self._life.chain(event.tenant, ""), "", event.component, event.time_unix_us, offset)
-        window.events += 1
-        for name in RESOURCES:
-            value = getattr(event, name)
-            if value is not None:
-                window.sampled(name, float(value))
 
     def _on_tick(self, event: ClockTick, offset: int) -> None:
         self._life.out.count("ticks")

@@ -14,12 +14,12 @@ Errors are booked in all units, the others only in clean ones (no error in the u
 """
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 
-import msgspec
+from mypy_extensions import mypyc_attr
 
-from schemas.internal import COMPLETED, FAILED, STARTED, Execution, Step
+from schemas.internal import COMPLETED, FAILED, STARTED
+from streams.runs import Execution, Step
 
 CALL, FLOW, TOPIC = "call", "flow", "topic"
 ERROR = "err:"
@@ -30,30 +30,38 @@ _ERROR_LOG = ("ERROR ", "FATAL ", "error ", "fatal ")
 _STUCK = ("incomplete", "abandoned")
 
 
-class Unit(msgspec.Struct, gc=False):
+@mypyc_attr(acyclic=True)
+class Unit:
     """A component's handling of one call."""
 
-    component: str
-    step: str
-    end_us: int
-    own_us: int = UNKNOWN
-    gap_us: int = UNKNOWN
-    failed: bool = False
-    """An error is in it, wherever it began."""
-    explained: bool = False
-    """An error is in a unit that it waited for, or a step before it in the flow failed."""
-    indicators: Sequence[str] = ()
+    __slots__ = ("component", "end_us", "explained", "failed", "gap_us", "indicators", "own_us", "step")
+
+    def __init__(self, component: str, step: str, end_us: int) -> None:
+        self.component = component
+        self.step = step
+        self.end_us = end_us
+        self.own_us = UNKNOWN
+        self.gap_us = UNKNOWN
+        self.failed = False
+        """An error is in it, wherever it began."""
+        self.explained = False
+        """An error is in a unit that it waited for, or a step before it in the flow failed."""
+        self.indicators: tuple[str, ...] = ()
 
 
-class Edge(msgspec.Struct, gc=False):
+@mypyc_attr(acyclic=True)
+class Edge:
     """One observed dependency: `target` did a step because of `source`."""
 
-    kind: str
-    source: str
-    target: str
-    topic: str
-    failed: bool
-    latency_us: int
+    __slots__ = ("failed", "kind", "latency_us", "source", "target", "topic")
+
+    def __init__(self, kind: str, source: str, target: str, topic: str, failed: bool, latency_us: int) -> None:
+        self.kind = kind
+        self.source = source
+        self.target = target
+        self.topic = topic
+        self.failed = failed
+        self.latency_us = latency_us
 
 
 Links = dict[str, tuple[Step, str]]
@@ -61,8 +69,7 @@ Links = dict[str, tuple[Step, str]]
 
 
 def observe(execution: Execution) -> tuple[list[Unit], list[Edge]]:
-    """Return the units of an execution that is finished, and its edges: one per observed dependency.
-    """
+    """Return the units of an execution that is finished, and its edges: one per observed dependency."""
     steps = execution.steps
     of: dict[str, Unit] = {}
     edges: list[Edge] = []

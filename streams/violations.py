@@ -1,8 +1,8 @@
 """Violations: how each broken promise is put in words and identified."""
 
-from schemas.internal import Execution, Step
 from schemas.violations import LogPosition, Violation, ViolationType
 from streams.ids import derived_id
+from streams.runs import Execution, Step
 
 
 def violation(

@@ -7,13 +7,19 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from infra import devstack
+from infra import compiling, devstack
 from infra.devstack import Stack
 
 # No test judges time. In CI the examples are the same at every run: what fails there can be repeated here.
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_configure() -> None:
+    """Refuse to judge code that is not what would run: a compiled module goes before its source."""
+    if changed := compiling.stale():
+        raise pytest.UsageError(f"changed after it was compiled: streams/{', '.join(changed)}; `make install` compiles it anew")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from infra.bench.loading import Tell
 from infra.bench.machine import machine
 from schemas.internal import Partial
 from streams.analysis import Analysis, AnalysisSettings
-from streams.events import Event, ExecutionCompleted, StepCompleted, StepStarted
+from streams.events import Event, ExecutionCompleted, Refused, StepCompleted, StepStarted
 from streams.limits import Limits
 from streams.rules import RuleBook
 from streams.tracker import Tracker
@@ -68,11 +68,11 @@ class Bench:
 
     def run(self, events: Iterator[Event]) -> None:
         """Bring events through both, a commit after every CHUNKS_PER_COMMIT chunks."""
-        held = list(events)
+        held: list[Event | Refused] = list(events)
         for number, start in enumerate(range(0, len(held), CHUNK), 1):
             chunk = held[start : start + CHUNK]
             offset = self._tracker.next_offset
-            offsets, broker_us = list(range(offset, offset + len(chunk))), [event.time_unix_us for event in chunk]
+            offsets, broker_us = list(range(offset, offset + len(chunk))), [getattr(event, "time_unix_us", 0) for event in chunk]
             began_s = time.thread_time()
             self._tracker.apply(chunk, offsets, broker_us)
             self.ingest_s += time.thread_time() - began_s
@@ -87,9 +87,9 @@ class Bench:
         value = encode(partial)
         for tracked in out.touched:
             if not tracked.execution.finished_us:
-                encode(tracked.execution)
+                encode(tracked.execution.record())
         for execution in out.finished.values():
-            encode(execution)
+            encode(execution.record())
         half_s = time.thread_time()
         self.ingest_s += half_s - began_s
         self.windows += sum(len(found.windows) for found in self._analysis.apply(msgspec.json.decode(value, type=Partial)))

@@ -10,11 +10,13 @@ import threading
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import structlog
 import typer
 
 from connectors.settings import Settings
 from connectors.telemetry import configure_logging
 from infra.cli.common import HOME, Prefix, reach_kafka
+from infra.compiling import stale
 from infra.supervisor import workers
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ def run_ingest(settings: Settings) -> None:
     """Run the ingest loop as this process."""
     from agents.ingest import IngestWorker
 
+    if changed := stale():
+        structlog.get_logger("ingest").warning("changed after it was compiled, and therefore not in use", streams=changed)
     IngestWorker(settings).run()
 
 

@@ -17,9 +17,9 @@ from schemas.definitions import ChainDefinition, ChainStep
 from schemas.internal import Delta, EdgeDelta, Execution
 from streams.booking import KnownEdge
 from streams.events import decode_chunk
-from streams.lifecycle import ExecutionKey
 from streams.limits import Limits
 from streams.rules import RuleBook
+from streams.tracked import ExecutionKey
 from streams.tracker import Tracker
 from streams.windows import merge_delta
 
@@ -155,10 +155,10 @@ class World:
             into.latency_sum_us += edge.latency_sum_us
             into.latency_max_us = max(into.latency_max_us, edge.latency_max_us)
         if out.finished:
-            self.traces.append((self.tracker.watermark_us, [msgspec.json.encode(x) for x in out.finished.values()]))
+            self.traces.append((self.tracker.watermark_us, [msgspec.json.encode(x.record()) for x in out.finished.values()]))
         for tracked in out.touched:
             if not tracked.execution.finished_us:
-                self.changelog[tracked.key] = msgspec.json.encode(tracked.execution)
+                self.changelog[tracked.key] = msgspec.json.encode(tracked.execution.record())
             else:
                 self.changelog.pop(tracked.key, None)
         self.series += out.new_series

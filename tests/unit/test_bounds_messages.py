@@ -1,5 +1,6 @@
 """No message of ingest is larger than a broker takes, whatever a transaction holds: it would be refused at every restart."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,12 +14,10 @@ from agents.ingest_letters import Dead
 from agents.messages import fitting, halve_list, halve_slices
 from connectors.settings import Settings
 from schemas import topics
-from schemas.internal import Delta, EdgeDelta, Execution, Partial, Slice, Step, TraceBatch
+from schemas.internal import Delta, EdgeDelta, Partial, Slice, TraceBatch
 from streams.events import Refused
-from streams.lifecycle import Output, run_of
-from streams.limits import Limits
-from streams.rules import RuleBook
-from streams.tracker import Tracker
+from streams.runs import Execution, Step
+from streams.tracked import Output, run_of
 
 LARGEST = int(topics.MAX_BATCH_BYTES)
 
@@ -62,9 +61,15 @@ class Letter:
     offset = partition
 
 
+def said(**fields: Any) -> Output:
+    out = Output()
+    for name, value in fields.items():
+        setattr(out, name, value)
+    return out
+
+
 def publish(out: Output, *dead: bytes) -> Broker:
-    tracker = Tracker("events", 0, RuleBook(), Limits())
-    tracker.take = lambda: out  # type: ignore[method-assign]
+    tracker = SimpleNamespace(take=lambda: out, partition=0, watermark_us=0, next_offset=0, clock=(0, 0), trace_batches=0)
     pending = output.Pending(dead=[Dead(Letter(value), None, value, Refused("oversize", "r")) for value in dead])  # type: ignore[arg-type]
     broker = Broker()
     output.publish(broker, Settings(), "events", tracker, pending, 2)  # type: ignore[arg-type]
@@ -75,7 +80,7 @@ def test_deltas_and_edges_of_a_burst_of_names_go_out_in_several_partials() -> No
     statements = {f"log:{number:03} {'x' * 500}": 1 for number in range(64)}
     deltas = [Delta("t", "c", f"s{n}", f"c{n}", 0, n, n, events=1, indicators=statements) for n in range(300)]
     edges = [EdgeDelta("t", "c", "call", f"{n}{'y' * 120}", "b", "z" * 249, 0, 1) for n in range(9_000)]
-    partials = [msgspec.json.decode(value, type=Partial) for value in publish(Output([Slice(1, deltas, edges)])).of(topics.PARTIALS)]
+    partials = [msgspec.json.decode(value, type=Partial) for value in publish(said(slices=[Slice(1, deltas, edges)])).of(topics.PARTIALS)]
     pieces = [piece for partial in partials for piece in partial.slices]
     assert sorted(delta.step for piece in pieces for delta in piece.deltas) == sorted(delta.step for delta in deltas)
     assert sum(len(piece.edges) for piece in pieces) == len(edges)
@@ -91,7 +96,7 @@ def test_largest_executions_are_counted_batches_that_fit() -> None:
         for n in range(2_000)
     }
     executions = [Execution("t", "c", f"e{n}", n, n, steps=steps) for n in range(3)]
-    values = publish(Output(finished={run_of(x): x for x in executions})).of(topics.TRACES)
+    values = publish(said(finished={run_of(x): x for x in executions})).of(topics.TRACES)
     batches = [msgspec.json.decode(value, type=TraceBatch) for value in values]
     assert [batch.number for batch in batches] == [1, 2, 3]
 

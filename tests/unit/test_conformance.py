@@ -3,11 +3,12 @@
 import pytest
 
 from schemas.definitions import ChainDefinition, ChainStep
-from schemas.internal import COMPLETED, STARTED, Execution, Step
+from schemas.internal import COMPLETED, STARTED
 from schemas.violations import LogPosition
 from streams import conformance
 from streams.limits import Limits
 from streams.rules import ChainRules, RuleBook, compile_definition
+from streams.runs import Execution, Step
 
 T = 1_800_000_000_000_000
 MS = 1_000

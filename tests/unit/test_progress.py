@@ -1,9 +1,10 @@
 """Progress: current and done steps, the share that is done, and the time that is left."""
 
 from schemas.definitions import ChainDefinition, ChainStep
-from schemas.internal import COMPLETED, FAILED, STARTED, Execution, Step
+from schemas.internal import COMPLETED, FAILED, STARTED
 from streams.progress import Typical, progress
 from streams.rules import ChainRules, compile_definition
+from streams.runs import Execution, Step
 
 T = 1_800_000_000_000_000
 MS = 1_000

@@ -18,11 +18,10 @@ from schemas.internal import (
     STARTED,
     Delta,
     EdgeDelta,
-    Execution,
-    Step,
 )
 from streams.booking import Book, Chain, Window
 from streams.impact import ImpactSettings, ImpactStage
+from streams.runs import Execution, Step
 from streams.structure import book_unit
 from streams.units import observe
 

@@ -12,9 +12,9 @@ from schemas.internal import COMPLETED, FAILED, STARTED, Delta, Execution
 from schemas.violations import Violation
 from streams.booking import OVERFLOW
 from streams.events import Refused, decode_chunk
-from streams.lifecycle import Output
 from streams.limits import Limits
 from streams.rules import RuleBook
+from streams.tracked import Output
 from streams.tracker import Tracker
 from streams.windows import merge_delta
 

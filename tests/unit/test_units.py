@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED, Execution, Step
+from schemas.internal import COMPLETED, FAILED, HEARD_OF, STARTED
 from streams.booking import MAX_INDICATORS, Window
+from streams.runs import Execution, Step
 from streams.structure import book_unit
 from streams.units import CALL, FLOW, TOPIC, Unit, observe, relation
 
@@ -121,7 +122,9 @@ def test_relation_tolerates_clock_skew_by_the_larger_half() -> None:
 def test_indicators_of_a_delta_are_bounded() -> None:
     window = Window(0, 10, 0)
     for number in range(MAX_INDICATORS + 9):
-        book_unit(window, Unit("A", "s", T, indicators=[f"log:{number}", "log:0"]))
+        unit = Unit("A", "s", T)
+        unit.indicators = (f"log:{number}", "log:0")
+        book_unit(window, unit)
     delta = window.delta(("t", "c", "s", "A"))
     assert len(delta.indicators) == MAX_INDICATORS
     assert delta.indicators["log:0"] >= MAX_INDICATORS + 9

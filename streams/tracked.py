@@ -1,0 +1,74 @@
+"""What ingest holds of an execution, and what one transaction has to say."""
+
+from mypy_extensions import mypyc_attr
+
+from schemas.internal import Slice
+from schemas.violations import Violation
+from streams.booking import Chain, KnownEdge, SeriesKey
+from streams.rules import ChainRules
+from streams.runs import Execution
+from streams.timers import NEVER_US
+
+ExecutionKey = tuple[str, str]
+"""(tenant, execution id)"""
+RunKey = tuple[int, int]
+"""(first offset, ordinal): an execution that comes again after it was forgotten is another one."""
+
+
+@mypyc_attr(acyclic=True)
+class Tracked:
+    """An execution that is open or remembered, and what is known of it beside what is published."""
+
+    __slots__ = ("armed_us", "chain", "execution", "in_order", "key", "logged", "touched")
+
+    def __init__(self, key: ExecutionKey, execution: Execution, chain: Chain) -> None:
+        self.key = key
+        self.execution = execution
+        self.chain = chain
+        self.armed_us = NEVER_US
+        """Event time at which an open one is looked at next."""
+        self.in_order = True
+        """So far every step of it came once, and began after those before it had ended."""
+        self.logged = False
+        """It stands in the changelog; kept by the shell that writes it."""
+        self.touched = False
+        """It is among `Output.touched`."""
+
+    @property
+    def rules(self) -> ChainRules | None:
+        """The rules that the execution is held to; None = followed as observed."""
+        rules = self.chain.rules
+        return rules if rules is None or rules.effective_from_us <= self.execution.start_us else None
+
+
+class Output:
+    """What one transaction has to say about one source partition."""
+
+    def __init__(self) -> None:
+        self.slices: list[Slice] = []
+        """What it adds to the windows, cut where the watermark passed a multiple of `Limits.slice_us`."""
+        self.violations: list[Violation] = []
+        self.finished: dict[RunKey, Execution] = {}
+        """Also those that changed after they had been finished."""
+        self.touched: list[Tracked] = []
+        """Executions that may have changed."""
+        self.new_series: list[SeriesKey] = []
+        self.new_edges: list[KnownEdge] = []
+        self.told: set[str] = set()
+        """Ids of the cardinality.exceeded that were said."""
+        self.counts: dict[str, int] = {}
+
+    def count(self, name: str) -> None:
+        """Add one to a counter."""
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def touch(self, tracked: Tracked) -> None:
+        """Note that an execution may have changed."""
+        if not tracked.touched:
+            tracked.touched = True
+            self.touched.append(tracked)
+
+
+def run_of(execution: Execution) -> RunKey:
+    """Return what tells one run of an execution from all other executions of its source partition."""
+    return execution.first_offset, execution.ordinal
