@@ -22,9 +22,10 @@ from streams.slices import Moment
 from streams.timers import NEVER_US
 from streams.windows import broken_promises, dependency_window, health_window, merge_delta, merge_edge
 
-SeriesKey = tuple[str, str, str, str]
-ChainKey = tuple[int, str, str]
-"""(window start, tenant, chain)"""
+ChainKey = tuple[str, str]
+"""(tenant, chain)"""
+StepKey = tuple[str, str]
+"""(step, component)"""
 _PROGRESS, _SEEN, _WINDOW = "progress", "seen", "window"
 """Kinds of saved entries; a key is (kind, ...)."""
 
@@ -87,8 +88,11 @@ class HealthStage:
         self.reached: Counter[str] = Counter()
         self._limits = limits
         self._progress = Progress()
-        self._windows: dict[ChainKey, ChainWindow] = {}
-        self._seen: dict[SeriesKey, int] = {}
+        self._windows: dict[int, dict[ChainKey, ChainWindow]] = {}
+        """By their start, those that are kept."""
+        self._changed: set[tuple[int, ChainKey]] = set()
+        """Windows with something that has not been published."""
+        self._seen: dict[ChainKey, dict[StepKey, int]] = {}
         """Start of the last window in which a step or chain had events."""
         self._dirty: set[tuple[str | int, ...]] = set()
 
@@ -120,9 +124,8 @@ class HealthStage:
     @property
     def open_windows(self) -> int:
         """Series in windows that have not closed."""
-        return sum(
-            len(window.series) for key, window in self._windows.items() if key[0] >= self._progress.next_start_us
-        )
+        open_ = (held for start_us, held in self._windows.items() if start_us >= self._progress.next_start_us)
+        return sum(len(window.series) for held in open_ for window in held.values())
 
     def restore(self, key: str, value: bytes) -> None:
         """Take back one entry."""
@@ -130,10 +133,14 @@ class HealthStage:
         if kind == _PROGRESS:
             self._progress = msgspec.json.decode(value, type=Progress)
         elif kind == _SEEN:
-            self._seen |= {tuple(series): start for series, start in msgspec.json.decode(value)}
+            for (tenant, chain, step, component), start_us in msgspec.json.decode(value):
+                self._seen.setdefault((tenant, chain), {})[step, component] = start_us
         elif kind == _WINDOW:
             start, tenant, chain = rest
-            self._windows[int(start), tenant, chain] = msgspec.json.decode(value, type=ChainWindow)
+            window = msgspec.json.decode(value, type=ChainWindow)
+            self._windows.setdefault(int(start), {})[tenant, chain] = window
+            if any(series.changed for series in window.series.values()) or any(edge.changed for edge in window.edges.values()):
+                self._changed.add((int(start), (tenant, chain)))
         else:
             raise ValueError(f"no entry of the health stage: {key!r}")
 
@@ -146,11 +153,11 @@ class HealthStage:
     def _entry(self, kind: str | int, *rest: str | int) -> bytes | None:
         if kind == _PROGRESS:
             return msgspec.json.encode(self._progress)
+        *_, tenant, chain = map(str, rest)
         if kind == _SEEN:
-            held = [(series, start) for series, start in self._seen.items() if series[:2] == rest]
-            return msgspec.json.encode(held) if held else None
-        start, tenant, chain = rest
-        window = self._windows.get((int(start), str(tenant), str(chain)))
+            seen = self._seen.get((tenant, chain))
+            return msgspec.json.encode([((tenant, chain, *step), start) for step, start in seen.items()]) if seen else None
+        window = self._windows.get(int(rest[0]), {}).get((tenant, chain))
         return None if window is None else msgspec.json.encode(window)
 
     # -- merging --------------------------------------------------------------------------------------------------
@@ -182,7 +189,8 @@ class HealthStage:
 
     def _window(self, start_us: int, tenant: str, chain: str) -> ChainWindow:
         self._dirty.add((_WINDOW, start_us, tenant, chain))
-        return self._windows.setdefault((start_us, tenant, chain), ChainWindow())
+        self._changed.add((start_us, (tenant, chain)))
+        return self._windows.setdefault(start_us, {}).setdefault((tenant, chain), ChainWindow())
 
     # -- closing --------------------------------------------------------------------------------------------------
 
@@ -195,28 +203,29 @@ class HealthStage:
         before_us = self._progress.next_start_us
         self._progress.next_start_us = next_start_us
         self._dirty.add((_PROGRESS,))
-        for key in sorted(key for key in self._windows if key[0] < next_start_us):
-            self._emit(key, before_us, closed)
+        due = sorted(key for key in self._changed if key[0] < next_start_us)
+        self._changed.difference_update(due)
+        for start_us, chain in due:
+            self._emit(start_us, chain, before_us, closed)
         self._end_silence(before_us, next_start_us, closed)
         self._purge(closed.watermark_us)
         closed.windows.sort(key=lambda w: (w.window_start_unix_us, w.tenant, w.chain, w.step, w.component))
 
-    def _emit(self, key: ChainKey, before_us: int, closed: Closed) -> None:
-        window = self._windows[key]
+    def _emit(self, start_us: int, chain: ChainKey, before_us: int, closed: Closed) -> None:
+        window = self._windows[start_us][chain]
+        self._dirty.add((_WINDOW, start_us, *chain))
         for merged in window.series.values():
             if merged.changed:
                 merged.revision, merged.changed = merged.revision + 1, False
                 self._emit_series(merged, before_us, closed)
-                self._dirty.add((_WINDOW, *key))
         for edge in window.edges.values():
             if edge.changed:
                 edge.revision, edge.changed = edge.revision + 1, False
                 closed.dependencies.append(dependency_window(edge.total, edge.revision, self._limits.window_us))
-                self._dirty.add((_WINDOW, *key))
 
     def _emit_series(self, merged: MergedSeries, before_us: int, closed: Closed) -> None:
         total = merged.total
-        series = (total.tenant, total.chain, total.step, total.component)
+        chain, step = (total.tenant, total.chain), (total.step, total.component)
         sources = [
             OffsetRange(topic=closed.source_topic, partition=p, first_offset=first, last_offset=last)
             for p, (first, last) in sorted(merged.sources.items())
@@ -224,42 +233,44 @@ class HealthStage:
         window = health_window(total, merged.revision, sources, closed.watermark_us, self._limits.window_us)
         closed.windows.append(window)
         if total.chain and total.events:
-            self._emit_silence(series, before_us, total.window_start_unix_us, closed)
-            self._seen[series] = max(total.window_start_unix_us, self._seen.get(series, 0))
-            self._dirty.add((_SEEN, total.tenant, total.chain))
+            seen = self._seen.setdefault(chain, {})
+            if step in seen:
+                self._emit_silence(chain, step, before_us, total.window_start_unix_us, closed)
+            seen[step] = max(total.window_start_unix_us, seen.get(step, 0))
+            self._dirty.add((_SEEN, *chain))
         for found in broken_promises(window):
             if found.type not in merged.told:
                 merged.told.append(found.type)
                 closed.violations.append(found)
 
-    def _emit_silence(self, series: SeriesKey, before_us: int, until_us: int, closed: Closed) -> None:
+    def _emit_silence(self, chain: ChainKey, step: StepKey, before_us: int, until_us: int, closed: Closed) -> None:
         """Publish empty windows, from `before_us` to before `until_us`, for what had events lately and then had none."""
-        seen_us = self._seen.get(series)
-        if seen_us is None:
-            return
+        seen_us = self._seen[chain][step]
         length = self._limits.window_us
         end_us = min(until_us, seen_us + (SILENT_WINDOWS + 1) * length)
         for start_us in range(max(before_us, seen_us + length), end_us, length):
-            held = self._windows.get((start_us, series[0], series[1]))
-            if held is None or key_of(*series[2:]) not in held.series:
-                empty = Delta(*series, start_us, 0, 0)
+            held = self._windows.get(start_us, {}).get(chain)
+            if held is None or key_of(*step) not in held.series:
+                empty = Delta(*chain, *step, start_us, 0, 0)
                 closed.windows.append(health_window(empty, 0, [], closed.watermark_us, length))
 
     def _end_silence(self, before_us: int, next_start_us: int, closed: Closed) -> None:
         """Publish the silence up to the last closed window, and forget what has been silent for long."""
-        for series, seen_us in sorted(self._seen.items()):
-            self._emit_silence(series, before_us, next_start_us, closed)
-            if seen_us + SILENT_WINDOWS * self._limits.window_us < next_start_us:
-                del self._seen[series]
-                self._dirty.add((_SEEN, *series[:2]))
+        for chain, steps in sorted(self._seen.items()):
+            for step, seen_us in sorted(steps.items()):
+                self._emit_silence(chain, step, before_us, next_start_us, closed)
+                if seen_us + SILENT_WINDOWS * self._limits.window_us < next_start_us:
+                    del steps[step]
+                    self._dirty.add((_SEEN, *chain))
+            if not steps:
+                del self._seen[chain]
 
     def _purge(self, watermark_us: int) -> None:
         limits = self._limits
         keep_us = watermark_us - limits.grace_us - limits.lateness_us - limits.window_us
         self._progress.forgotten_us = max(self._progress.forgotten_us, keep_us)
-        for key in [key for key in self._windows if key[0] <= keep_us]:
-            del self._windows[key]
-            self._dirty.add((_WINDOW, *key))
+        for start_us in [start_us for start_us in self._windows if start_us <= keep_us]:
+            self._dirty |= {(_WINDOW, start_us, *chain) for chain in self._windows.pop(start_us)}
 
 
 def _loss(delta: Delta, partition: int, closed: Closed) -> DataLoss:
