@@ -183,11 +183,12 @@ class SinkAgent:
                 raise  # a process that was stopped for long: only a start tells it who owns what
             log.warning("given up", topic=self.topic, reason=str(fenced))
             return
+        if self._blocks.get(partition) is not block:
+            return  # dropped meanwhile: it is stored, and whoever owns the partition now reads and redoes it as it was announced
         self._measure(partition, block, last)
         for event in block.events:
             event.ack()
-        if self._blocks.get(partition) is block:  # not dropped meanwhile
-            self._blocks[partition] = Block(last + 1, None)
+        self._blocks[partition] = Block(last + 1, None)
         self._health.settled()
 
     def _measure(self, partition: int, block: Block, last: int) -> None:

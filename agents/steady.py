@@ -52,6 +52,22 @@ class SteadyConsumer(driver.Consumer):
             self._acked[tp].clear()
             self._acked_index[tp].clear()
 
+    def ack(self, message: Any) -> bool:
+        """Count a message as done, if this assignment has delivered it.
+
+        One that an earlier assignment delivered and that is done only now stands for nothing: the same offset, delivered
+        again, may wait in a block that a crash would lose.
+        """
+        return message.generation_id == self.app.consumer_generation_id and bool(super().ack(message))
+
+    def highwater(self, tp: TP) -> int | None:
+        """Return the end of a partition; None once it has been taken away, which Faust's own threads may not know yet."""
+        try:
+            end: int | None = super().highwater(tp)
+        except AssertionError:  # what aiokafka says of a partition that is not assigned
+            return None
+        return end
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Yield (partition, message) of the next fetch, unless a seek or a rebalance has made them stale."""
         if self._must_seek and self.flow_active:
@@ -70,7 +86,9 @@ class SteadyConsumer(driver.Consumer):
             if self._epoch != epoch or not wanted:
                 self._must_seek = True
                 continue
-            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            end = self.highwater(tp)
+            if end is not None:
+                self.app.monitor.track_tp_end_offset(tp, end)
             yield tp, self._to_message(tp, record)
 
     async def _drain_messages(self, fetcher: Any) -> None:

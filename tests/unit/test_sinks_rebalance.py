@@ -1,0 +1,82 @@
+"""A write that ends after its partition was taken away says nothing about what the partition's next owner has read."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from agents.sinks import SinkAgent
+from agents.steady import SteadyConsumer
+from connectors.clickhouse import Resume
+from connectors.settings import Settings
+from connectors.stores import Binding
+from connectors.telemetry import Health
+from schemas.topics import TRACES
+
+PARTITION = TP("flowchain.traces.v1", 0)
+
+
+class SlowStore:
+    """Writes when it is let."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.written: list[tuple[int, int]] = []
+
+    def resume(self, topic: str, partition: int) -> Resume:
+        return Resume(None)
+
+    def write(self, topic: str, partition: int, first: int, last: int, records: Any) -> None:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        self.written.append((first, last))
+
+
+def test_block_that_is_stored_after_it_was_dropped_is_not_acknowledged() -> None:
+    store = SlowStore()
+    app: Any = SimpleNamespace(consumer_generation_id=1, consumer=SimpleNamespace(highwater=lambda tp: 1))
+    binding = Binding(TRACES, "slow", lambda value: None, lambda settings, stop: store)  # type: ignore[arg-type,return-value]
+    agent = SinkAgent(binding, Settings(sink_rows=1), app, Health("sinks"))
+    acknowledged: list[int] = []
+
+    def event(offset: int) -> Any:
+        message = SimpleNamespace(generation_id=app.consumer_generation_id, partition=0, offset=offset, tp=PARTITION, value=b"")
+        return SimpleNamespace(message=message, ack=lambda: acknowledged.append(offset))
+
+    async def rebalance() -> None:
+        taking = asyncio.create_task(agent.take(event(5)))
+        await asyncio.to_thread(store.begun.wait, 30)
+        agent.drop()
+        app.consumer_generation_id = 2
+        store.go_on.set()
+        await taking
+        assert (store.written, acknowledged) == ([(5, 5)], [])
+        await agent.take(event(5))
+
+    asyncio.run(rebalance())
+    assert (store.written, acknowledged) == ([(5, 5), (5, 5)], [5])
+
+
+@pytest.fixture
+def consumer(monkeypatch: pytest.MonkeyPatch) -> SteadyConsumer:
+    monkeypatch.setattr(driver.Consumer, "ack", lambda self, message: True)
+    made = SteadyConsumer.__new__(SteadyConsumer)
+    made.app = SimpleNamespace(consumer_generation_id=2)
+    return made
+
+
+def test_only_what_this_assignment_has_delivered_counts_as_done(consumer: SteadyConsumer) -> None:
+    assert [consumer.ack(SimpleNamespace(generation_id=number)) for number in (1, 2)] == [False, True]
+
+
+def test_end_of_a_partition_that_was_taken_away_is_unknown(consumer: SteadyConsumer) -> None:
+    def highwater(tp: TP) -> int:
+        assert tp != PARTITION, "Partition is not assigned"
+        return 7
+
+    consumer._thread = SimpleNamespace(highwater=highwater)
+    assert [consumer.highwater(tp) for tp in (PARTITION, TP("t", 1))] == [None, 7]
