@@ -201,6 +201,7 @@ class IngestWorker:
                 transactions.producer, self.settings, self.topic, tracker, pending, self._analysis_partitions
             )
             self._measure(tracker, pending)
+            output.let_rest(pending)
         for partition, time_us in ticks.items():
             output.publish_tick(transactions.producer, self.topic, partition, time_us)
             self._idle.pop(partition, None)
@@ -228,7 +229,7 @@ class IngestWorker:
         _, end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, tracker.partition), cached=True)
         measure(self.topic, tracker, pending, end)
         self._dead_letters += len(pending.dead)
-        self._progress.learn(pending.out.finished.values())
+        self._progress.learn(tracked.execution for tracked in pending.out.finished.values())
 
     # -- rebalances -----------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def measure(topic: str, tracker: Tracker, pending: Pending, end: int) -> None:
     EVENTS.labels("applied").inc(pending.events - len(pending.dead) - duplicates - ticks)
     for kind, count in Counter(violation.type for violation in pending.out.violations).items():
         VIOLATIONS.labels(kind).inc(count)
-    for status, count in Counter(x.status for x in pending.out.finished.values() if not x.revision).items():
+    for status, count in Counter(x.execution.status for x in pending.out.finished.values() if not x.execution.revision).items():
         EXECUTIONS.labels(status).inc(count)
     partition = str(tracker.partition)
     OPEN_EXECUTIONS.labels(partition).set(tracker.open_executions)

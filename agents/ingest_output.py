@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -14,7 +15,7 @@ from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
 from connectors.telemetry import RECORDS_OUT
 from schemas import topics
-from schemas.internal import Execution, Partial, PartitionState, Slice, TraceBatch
+from schemas.internal import Partial, PartitionState, Slice, TraceBatch
 from schemas.operations import DataLoss
 from streams.ids import derived_id, key_of
 from streams.tracked import Output
@@ -44,6 +45,8 @@ class Pending:
     """Of the worker's last records, those of the partition, and how many of them were refused."""
     out: Output = field(init=False)
     """Taken from the tracker when the transaction is written."""
+    records: list[bytes] = field(default_factory=list)
+    """What was published of the finished executions of `out`."""
 
 
 def publish(
@@ -52,7 +55,10 @@ def publish(
     """Write everything of one source partition into the transaction that has begun."""
     out = pending.out = tracker.take()
     _partials(producer, settings, source, tracker, pending, analysis_partitions)
-    _traces(producer, settings, source, tracker, [execution.record() for execution in out.finished.values()])
+    executions = [tracked.execution for tracked in out.finished.values()]
+    pending.records = [encode(execution.record()) for execution in executions]
+    steps = [1 + len(execution.steps) for execution in executions]
+    _traces(producer, settings, source, tracker, list(zip(steps, pending.records, strict=True)))
     for violation in out.violations:
         producer.produce(settings.topic(topics.VIOLATIONS.name), violation.encode(), violation.tenant)
     for dead in pending.dead:
@@ -65,6 +71,15 @@ def publish(
     for lost in pending.lost:
         _data_loss(producer, settings, source, tracker, lost)
     _changelog(producer, settings.topic(topics.OPEN_EXECUTIONS.name), tracker, pending)
+
+
+def let_rest(pending: Pending) -> None:
+    """Keep the finished executions as what was published of them; call when nobody asks `pending.out` any more."""
+    for tracked, record in zip(pending.out.finished.values(), pending.records, strict=True):
+        tracked.rest(record)
+    for tracked in pending.out.touched:
+        if tracked.finished_us:
+            tracked.rest()
 
 
 def publish_tick(producer: Producer, topic: str, partition: int, time_us: int) -> None:
@@ -104,12 +119,13 @@ def _cut_partial(source: str, tracker: Tracker, pending: Pending, slices: list[S
 
 
 def _traces(
-    producer: Producer, settings: Settings, source: str, tracker: Tracker, executions: list[Execution]
+    producer: Producer, settings: Settings, source: str, tracker: Tracker, executions: list[tuple[int, bytes]]
 ) -> None:
     topic = settings.topic(topics.TRACES.name)
 
-    def batch(part: list[Execution]) -> bytes:
-        return encode(TraceBatch(source, tracker.partition, tracker.watermark_us, part, tracker.trace_batches + 1))
+    def batch(part: list[bytes]) -> bytes:
+        held: Any = list(map(msgspec.Raw, part))  # encoded already
+        return encode(TraceBatch(source, tracker.partition, tracker.watermark_us, held, tracker.trace_batches + 1))
 
     for chunk in _by_steps(executions):
         for value in fitting(chunk, batch, halve_list):
@@ -138,7 +154,7 @@ def _data_loss(
 def _changelog(producer: Producer, topic: str, tracker: Tracker, pending: Pending) -> None:
     partition, out = tracker.partition, pending.out
     for tracked in out.touched:
-        if not tracked.execution.finished_us:
+        if not tracked.finished_us:
             producer.produce(topic, encode(tracked.execution.record()), _name(EXECUTION, tracked.key), partition)
             tracked.logged = True
         elif tracked.logged:
@@ -157,13 +173,13 @@ def _name(kind: str, parts: Iterable[str]) -> bytes:
     return key_of(kind, *parts).encode()
 
 
-def _by_steps(executions: Iterable[Execution]) -> Iterator[list[Execution]]:
-    """Cut executions into batches that are about right."""
-    batch: list[Execution] = []
+def _by_steps(executions: Iterable[tuple[int, bytes]]) -> Iterator[list[bytes]]:
+    """Cut executions, each with its number of rows, into batches that are about right."""
+    batch: list[bytes] = []
     steps = 0
-    for execution in executions:
-        batch.append(execution)
-        steps += 1 + len(execution.steps)
+    for rows, record in executions:
+        batch.append(record)
+        steps += rows
         if steps >= STEPS_PER_BATCH:
             yield batch
             batch, steps = [], 0

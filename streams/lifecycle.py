@@ -7,6 +7,8 @@ not depend on how the log is cut into chunks or transactions, nor on a restart, 
 from collections import deque
 from collections.abc import Iterable
 
+import msgspec
+
 from schemas import internal
 from schemas.violations import LogPosition, Violation
 from streams import conformance
@@ -19,7 +21,7 @@ from streams.rules import RuleBook, declared_edges
 from streams.runs import Execution, Step
 from streams.structure import book_structure
 from streams.timers import GRANULARITY_US, NEVER_US, Timers
-from streams.tracked import ExecutionKey, Output, RunKey, Tracked, run_of
+from streams.tracked import ExecutionKey, Output, RunKey, Tracked
 
 SPARE = 10_000
 """So many more than are needed may be held, so that they are not looked through too often."""
@@ -69,7 +71,7 @@ class Lifecycle:
         if len(self.timers) > 2 * len(self.executions) + SPARE:
             self.timers.keep(lambda tracked: self.executions.get(tracked.key) is tracked)
         if len(self._opened) > 2 * self.open + SPARE:
-            self._opened = deque(tracked for tracked in self._opened if not tracked.execution.finished_us)
+            self._opened = deque(tracked for tracked in self._opened if not tracked.finished_us)
 
     def cut(self) -> None:
         """End the slice that the watermark has left, if it has; also at the end of a transaction."""
@@ -86,10 +88,11 @@ class Lifecycle:
         self.book.restore(series, edges)
         for record in finished:
             if record.finished_us + self._limits.linger_us > self._now_us:
-                self._remember(self._track(Execution.of(record)))
-        for execution in sorted(map(Execution.of, open_), key=run_of):
-            tracked = self._track(execution)
-            tracked.logged, tracked.in_order = True, not execution.steps
+                tracked = self._track(Execution.of(record))
+                tracked.rest(msgspec.json.encode(record))
+                self._remember(tracked)
+        for tracked in sorted(map(self._track, map(Execution.of, open_)), key=_beginning):
+            tracked.logged, tracked.in_order = True, not tracked.execution.steps
             self._hold(tracked)
             self.arm(tracked)
 
@@ -109,9 +112,8 @@ class Lifecycle:
         self._rules_version = self._rules.version
         self._chains.clear()
         for tracked in self.executions.values():
-            execution = tracked.execution
-            tracked.chain = self.chain(execution.tenant, execution.chain)
-            if not execution.finished_us:
+            tracked.chain = self.chain(tracked.chain.tenant, tracked.chain.name)
+            if not tracked.finished_us:
                 tracked.in_order = False  # by the new rules nobody has looked
                 self.arm(tracked)
 
@@ -160,7 +162,7 @@ class Lifecycle:
                     self._look(tracked, now_us)
 
     def _look(self, tracked: Tracked, now_us: int) -> None:
-        finished_us = tracked.execution.finished_us
+        finished_us = tracked.finished_us
         if finished_us:
             if finished_us + self._limits.linger_us <= now_us:
                 self._forget(tracked)
@@ -170,20 +172,21 @@ class Lifecycle:
 
     def finish_if_done(self, tracked: Tracked) -> None:
         """Finish an execution of which nothing more can be expected."""
-        execution = tracked.execution
-        if execution.finished_us:
+        if tracked.finished_us:
             return
+        execution = tracked.execution
         if conformance.is_done(execution, tracked.rules):
             self._finish(tracked, "failed" if execution.saw & conformance.SAW_FAILED else "completed")
         elif execution.saw & conformance.ENDED:
             self.arm_at(tracked, execution.ended_us)
 
-    def revise(self, execution: Execution, offset: int) -> None:
+    def revise(self, tracked: Tracked, offset: int) -> None:
         """Note that an execution changes; a finished one goes out again, whole and under a higher revision."""
-        if execution.finished_us:
+        if tracked.finished_us:
+            execution = tracked.execution
             execution.revision += 1
             execution.last_offset = offset
-            self.out.finished[run_of(execution)] = execution
+            self.out.finished[tracked.run] = tracked
 
     def violate(self, found: Violation, execution: Execution, window: Window) -> None:
         """Publish a violation and book it."""
@@ -239,14 +242,14 @@ class Lifecycle:
         book_structure(self.book, tracked.chain, execution, self.watermark_us)
         self.open -= 1
         del self.executions[tracked.key]
-        execution.finished_us = self.watermark_us
+        execution.finished_us = tracked.finished_us = self.watermark_us
         self._remember(tracked)
-        self.out.finished[run_of(execution)] = execution
+        self.out.finished[tracked.run] = tracked
 
     def _remember(self, tracked: Tracked) -> None:
         self.executions[tracked.key] = tracked
         self._finished.append(tracked)
-        self.timers.at(tracked.execution.finished_us + self._limits.linger_us, tracked)
+        self.timers.at(tracked.finished_us + self._limits.linger_us, tracked)
         if len(self._finished) > self._limits.max_finished:
             self.out.count("finished_over_limit")
             self._forget(self._finished[0])
@@ -259,7 +262,7 @@ class Lifecycle:
 
     def _close_oldest(self) -> None:
         self.out.count("closed_by_limit")
-        oldest = next(tracked for tracked in iter(self._opened.popleft, None) if not tracked.execution.finished_us)
+        oldest = next(tracked for tracked in iter(self._opened.popleft, None) if not tracked.finished_us)
         self.out.touch(oldest)
         self._finish(oldest, "abandoned")
 
@@ -292,4 +295,4 @@ class Lifecycle:
 
 
 def _beginning(tracked: Tracked) -> RunKey:
-    return run_of(tracked.execution)
+    return tracked.run

@@ -37,7 +37,7 @@ class Observations:
             step = steps[event.span] = Step(event.span, event.step or "", event.component, offset, status=HEARD_OF)
         step.logs.append(statement)
         self._life.out.touch(tracked)
-        self._life.revise(tracked.execution, offset)
+        self._life.revise(tracked, offset)
 
     def on_sample(self, event: ResourceSampled, offset: int) -> None:
         """Book samples of a component's resources."""

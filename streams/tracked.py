@@ -1,7 +1,9 @@
 """What ingest holds of an execution, and what one transaction has to say."""
 
+import msgspec
 from mypy_extensions import mypyc_attr
 
+from schemas import internal
 from schemas.internal import Slice
 from schemas.violations import Violation
 from streams.booking import Chain, KnownEdge, SeriesKey
@@ -17,13 +19,23 @@ RunKey = tuple[int, int]
 
 @mypyc_attr(acyclic=True)
 class Tracked:
-    """An execution that is open or remembered, and what is known of it beside what is published."""
+    """An execution that is open or remembered, and what is known of it beside what is published.
 
-    __slots__ = ("armed_us", "chain", "execution", "in_order", "key", "logged", "touched")
+    Most are remembered and never heard of again. So one that is finished rests as the bytes that were published of it, a
+    tenth of what its steps take as objects, and becomes objects again when it is asked for.
+    """
+
+    __slots__ = (
+        "_execution", "_record", "armed_us", "chain", "finished_us", "in_order", "key", "logged", "run", "touched",
+    )  # fmt: skip
 
     def __init__(self, key: ExecutionKey, execution: Execution, chain: Chain) -> None:
+        self._execution: Execution | None = execution
+        self._record = b""
         self.key = key
-        self.execution = execution
+        self.run: RunKey = (execution.first_offset, execution.ordinal)
+        self.finished_us = execution.finished_us
+        """The watermark when it was finished; 0 = open."""
         self.chain = chain
         self.armed_us = NEVER_US
         """Event time at which an open one is looked at next."""
@@ -33,6 +45,20 @@ class Tracked:
         """It stands in the changelog; kept by the shell that writes it."""
         self.touched = False
         """It is among `Output.touched`."""
+
+    @property
+    def execution(self) -> Execution:
+        """Itself, as far as it is known."""
+        execution = self._execution
+        if execution is None:
+            execution = self._execution = Execution.of(msgspec.json.decode(self._record, type=internal.Execution))
+        return execution
+
+    def rest(self, record: bytes = b"") -> None:
+        """Keep a finished execution as its record: that which has just been published, or the one before if it has not changed."""
+        self._record = record or self._record
+        if self._record:
+            self._execution = None
 
     @property
     def rules(self) -> ChainRules | None:
@@ -48,8 +74,8 @@ class Output:
         self.slices: list[Slice] = []
         """What it adds to the windows, cut where the watermark passed a multiple of `Limits.slice_us`."""
         self.violations: list[Violation] = []
-        self.finished: dict[RunKey, Execution] = {}
-        """Also those that changed after they had been finished."""
+        self.finished: dict[RunKey, Tracked] = {}
+        """In the order in which they finished; also those that changed after that."""
         self.touched: list[Tracked] = []
         """Executions that may have changed."""
         self.new_series: list[SeriesKey] = []
@@ -67,8 +93,3 @@ class Output:
         if not tracked.touched:
             tracked.touched = True
             self.touched.append(tracked)
-
-
-def run_of(execution: Execution) -> RunKey:
-    """Return what tells one run of an execution from all other executions of its source partition."""
-    return execution.first_offset, execution.ordinal

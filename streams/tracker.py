@@ -111,8 +111,8 @@ class Tracker:
             if not tracked.touched:
                 tracked.touched = True
                 touched.append(tracked)
-            execution = tracked.execution
-            if not execution.finished_us:  # else only what is published again may change it: see Lifecycle.revise
+            if not tracked.finished_us:  # else only what is published again may change it: see Lifecycle.revise
+                execution = tracked.execution
                 execution.last_offset = offset
                 if time_us > execution.last_us:
                     execution.last_us = time_us
@@ -212,8 +212,8 @@ class Tracker:
         window = self._book.at(tracked.chain, step.step, step.component, time_us, offset)
         window.events += 1
         window.started += 1
-        if execution.finished_us:
-            self._life.revise(execution, offset)
+        if tracked.finished_us:
+            self._life.revise(tracked, offset)
 
     def _on_step_ended(self, tracked: Tracked, event: StepCompleted | StepFailed, offset: int) -> None:
         execution = tracked.execution
@@ -250,8 +250,8 @@ class Tracker:
             window.failed += 1
             found = conformance.failed(execution, step, self._life.position(offset))
             self._life.violate(found, execution, window)
-        if execution.finished_us:
-            self._life.revise(execution, offset)
+        if tracked.finished_us:
+            self._life.revise(tracked, offset)
         elif execution.saw != conformance.SAW_STARTED:  # else its end is still to come
             self._life.finish_if_done(tracked)
 
@@ -285,7 +285,7 @@ class Tracker:
         execution = tracked.execution
         window = self._book.at(tracked.chain, event.step, event.component or event.step, event.time_unix_us, offset)
         window.events += 1
-        self._life.revise(execution, offset)
+        self._life.revise(tracked, offset)
         found = conformance.ran_again(execution, step, event, self._life.position(offset))
         self._life.violate(found, execution, window)
 
@@ -294,7 +294,7 @@ class Tracker:
         self._life.out.count("untracked_steps")
         window = self._book.at(tracked.chain, event.step, event.component or event.step, event.time_unix_us, offset)
         window.events += 1
-        self._life.revise(tracked.execution, offset)
+        self._life.revise(tracked, offset)
 
     # -- everything else ------------------------------------------------------------------------------------------
 
@@ -309,7 +309,7 @@ class Tracker:
         execution.saw |= bit
         time_us = event.time_unix_us
         self._book.at(tracked.chain, "", "", time_us, offset).events += 1
-        self._life.revise(execution, offset)
+        self._life.revise(tracked, offset)
         if type(event) is ExecutionStarted:
             execution.component = event.component or execution.component
             if time_us < execution.start_us:

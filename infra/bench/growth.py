@@ -86,10 +86,10 @@ class Bench:
         partial = Partial("events", 0, self._tracker.watermark_us, self._tracker.next_offset - 1, out.slices)
         value = encode(partial)
         for tracked in out.touched:
-            if not tracked.execution.finished_us:
+            if not tracked.finished_us:
                 encode(tracked.execution.record())
-        for execution in out.finished.values():
-            encode(execution.record())
+        for tracked in out.finished.values():
+            tracked.rest(encode(tracked.execution.record()))
         half_s = time.thread_time()
         self.ingest_s += half_s - began_s
         self.windows += sum(len(found.windows) for found in self._analysis.apply(msgspec.json.decode(value, type=Partial)))

@@ -50,7 +50,7 @@ def _finished(settings: Settings, events: int, tell: Tell) -> Iterator[Execution
         broker_us = [getattr(event, "time_unix_us", 0) for event in found]
         tracker.apply(found, list(range(done, done + len(found))), broker_us)
         done += len(found)
-        yield from [execution.record() for execution in tracker.take().finished.values()]
+        yield from [tracked.execution.record() for tracked in tracker.take().finished.values()]
         tell("executions", done, events)
 
 

@@ -15,7 +15,7 @@ BROKER_DOWN_S = 5.0
 PAUSE_S = 14.0
 """Longer than a session: the broker gives the partitions of a paused worker to another."""
 LARGE, SMALL = 3, 2
-BURST_EVERY_S, BURST_S = 20.0, 4.0
+BURST_EVERY_S, BURST_S = 20.0, 8.0
 
 
 @dataclass(frozen=True)

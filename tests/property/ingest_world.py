@@ -155,9 +155,12 @@ class World:
             into.latency_sum_us += edge.latency_sum_us
             into.latency_max_us = max(into.latency_max_us, edge.latency_max_us)
         if out.finished:
-            self.traces.append((self.tracker.watermark_us, [msgspec.json.encode(x.record()) for x in out.finished.values()]))
+            records = [msgspec.json.encode(x.execution.record()) for x in out.finished.values()]
+            self.traces.append((self.tracker.watermark_us, records))
+            for tracked, record in zip(out.finished.values(), records, strict=True):
+                tracked.rest(record)
         for tracked in out.touched:
-            if not tracked.execution.finished_us:
+            if not tracked.finished_us:
                 self.changelog[tracked.key] = msgspec.json.encode(tracked.execution.record())
             else:
                 self.changelog.pop(tracked.key, None)

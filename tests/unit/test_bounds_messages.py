@@ -15,9 +15,10 @@ from agents.messages import fitting, halve_list, halve_slices
 from connectors.settings import Settings
 from schemas import topics
 from schemas.internal import Delta, EdgeDelta, Partial, Slice, TraceBatch
+from streams.booking import Chain
 from streams.events import Refused
 from streams.runs import Execution, Step
-from streams.tracked import Output, run_of
+from streams.tracked import Output, Tracked
 
 LARGEST = int(topics.MAX_BATCH_BYTES)
 
@@ -96,7 +97,8 @@ def test_largest_executions_are_counted_batches_that_fit() -> None:
         for n in range(2_000)
     }
     executions = [Execution("t", "c", f"e{n}", n, n, steps=steps) for n in range(3)]
-    values = publish(said(finished={run_of(x): x for x in executions})).of(topics.TRACES)
+    finished = [Tracked(("t", x.execution), x, Chain("t", "c", None)) for x in executions]
+    values = publish(said(finished={x.run: x for x in finished})).of(topics.TRACES)
     batches = [msgspec.json.decode(value, type=TraceBatch) for value in values]
     assert [batch.number for batch in batches] == [1, 2, 3]
 

@@ -30,7 +30,9 @@ for start in range(0, len(lines), 997):
     said.update(encode(tracker.apply(events, list(range(at, at + len(events))), broker_us)))
     at += len(events)
     out = tracker.take()
-    said.update(encode([out.slices, [x.record() for x in out.finished.values()], out.new_series, out.new_edges, sorted(out.counts.items())]))
+    said.update(encode([out.slices, [x.execution.record() for x in out.finished.values()], out.new_series, out.new_edges, sorted(out.counts.items())]))
+    for tracked in out.finished.values():
+        tracked.rest(encode(tracked.execution.record()))
     said.update(b"".join(found.encode() for found in out.violations))
     said.update(encode(tracker.executions))
 print(runs.__file__.rpartition(".")[2], at, len(out.violations) > 0, said.hexdigest())

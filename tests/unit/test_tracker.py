@@ -5,6 +5,7 @@ import itertools
 from typing import Any
 
 import orjson
+import msgspec
 import pytest
 
 from schemas.definitions import ChainDefinition, ChainStep
@@ -102,7 +103,7 @@ def touched(out: Output) -> list[str]:
 
 
 def finished(out: Output, execution: str = "e") -> Execution:
-    return next(x for x in out.finished.values() if x.execution == execution)
+    return next(x.execution.record() for x in out.finished.values() if x.execution.execution == execution)
 
 
 # -- as observed, without a definition --------------------------------------------------------------------------------
@@ -359,7 +360,7 @@ def test_tenants_own_definition_goes_before_the_common_one() -> None:
     feed = Feed(ABC, own).send(ended("x", 10), ended("x", 20, tenant="vip", execution="v"))
     out = feed.take()
     assert [(found.tenant, found.type) for found in out.violations] == [("default", "step.unexpected")]
-    assert next(x for x in out.finished.values() if x.tenant == "vip").status == "completed"
+    assert next(x.execution for x in out.finished.values() if x.key[0] == "vip").status == "completed"
 
 
 # -- twice, late, early -----------------------------------------------------------------------------------------------
@@ -520,7 +521,7 @@ def test_resource_samples_are_summed_per_component() -> None:
 def test_beyond_max_open_the_oldest_is_closed_as_abandoned() -> None:
     feed = Feed(max_open=2).send(*(ended("a", n, execution=f"e{n}") for n in range(4)))
     out = feed.take()
-    assert {found.execution: found.status for found in out.finished.values()} == {"e0": "abandoned", "e1": "abandoned"}
+    assert {found.execution.execution: found.execution.status for found in out.finished.values()} == {"e0": "abandoned", "e1": "abandoned"}
     assert out.counts["closed_by_limit"] == 2
     assert feed.tracker.open_executions == 2
 
@@ -647,3 +648,16 @@ def test_two_tenants_may_use_the_same_execution_id() -> None:
     out = feed.take()
     assert {key[0]: book.events for key, book in deltas(out).items()} == {"x": 2, "y": 2}
     assert feed.tracker.open_executions == 2
+
+
+def test_finished_execution_rests_as_its_record_until_something_is_heard_of_it() -> None:
+    feed = Feed(ABC).send(ended("a", 10, id="1"), ended("b", 20), ended("c", 30))
+    (tracked,) = feed.take().finished.values()
+    record = tracked.execution.record()
+    tracked.rest(msgspec.json.encode(record))
+    assert feed.tracker.executions == [record]
+    out = feed.send(ended("a", 10, id="1")).take()
+    assert (out.finished, out.counts["duplicates"], out.touched) == ({}, 1, [tracked])
+    tracked.rest()
+    late = finished(feed.send(ended("late", 25)).take())
+    assert (late.revision, list(late.steps)) == (1, [*record.steps, "late#1"])
