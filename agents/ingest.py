@@ -321,6 +321,8 @@ class IngestWorker:
                 "auto.offset.reset": "error",
                 "isolation.level": "read_committed",
                 "partition.assignment.strategy": "cooperative-sticky",
+                # Back under its name a worker has its partitions again at once, and not after session_timeout_s.
+                **({"group.instance.id": self.settings.worker_id} if self.settings.worker_id else {}),
                 "session.timeout.ms": round(self.settings.session_timeout_s * 1000),
                 "heartbeat.interval.ms": max(500, round(self.settings.session_timeout_s * 100)),
                 "enable.partition.eof": True,

@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     # Processes
     worker_id: str = Field(
         "", max_length=64, pattern=r"^[a-zA-Z0-9._-]*$",
-        description="name of this process among its kind, unique and kept over restarts: ends its predecessor's transaction at once",
+        description="name of this process among its kind, unique and kept over restarts: it ends its predecessor's transaction at once, "
+        "and an ingest worker has its partitions back at once; those of one that does not come back move after session_timeout_s",
     )  # fmt: skip
     log_format: Literal["console", "json"] = Field("console", description="of the log lines on standard error")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level that is logged")

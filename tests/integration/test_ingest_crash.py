@@ -59,6 +59,21 @@ def test_killed_mid_way_and_started_again_it_counts_everything_exactly_once(stac
         assert pipe.refused() == 0
 
 
+def test_killed_and_back_under_its_name_it_does_not_wait_for_the_end_of_its_session(stack: Stack, tmp_path: Path) -> None:
+    at_us = now_us()
+    with pipeline(stack, tmp_path, session_timeout_s=300) as pipe:
+        pipe.send(one_execution("first", at_us, 0) + one_execution("second", at_us, 1))
+        killed = pipe.start(worker_id="ingest-1")
+        pipe.settles_at(10)
+        killed.kill()
+        killed.wait(10)
+        pipe.send(one_execution("third", at_us, 0) + one_execution("fourth", at_us, 1))
+        back = pipe.start(worker_id="ingest-1")
+        pipe.settles_at(20)
+        assert stop(back) == 0
+        finished_once(pipe)
+
+
 def losses(pipe: Pipeline) -> list[tuple[int, int, int]]:
     found = [orjson.loads(message.value() or b"") for message in pipe.read(DATA_LOSS)]
     assert all(loss["topic"] == pipe.settings.topic("flowchain.events.v1") for loss in found)

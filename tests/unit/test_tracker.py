@@ -4,8 +4,8 @@ import copy
 import itertools
 from typing import Any
 
-import orjson
 import msgspec
+import orjson
 import pytest
 
 from schemas.definitions import ChainDefinition, ChainStep
