@@ -33,7 +33,7 @@ def growth(document: Document, axes: Any) -> None:
         (line,) = axes.plot(sizes, [point["ingest_ratio"] for point in points], marker="o", label=f"ingest: {name}")
         ratios = [point["analysis_ratio"] for point in points]
         axes.plot(sizes, ratios, marker="o", linestyle="--", color=line.get_color(), label=f"analysis: {name}")
-    axes.set(xscale="log", xlabel="size", ylabel="cost per event, smallest size = 1", ylim=(0, None))
+    axes.set(xscale="log", yscale="log", xlabel="size", ylabel="cost per event, smallest size = 1")
     axes.legend(fontsize="small")
 
 
