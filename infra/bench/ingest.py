@@ -124,7 +124,9 @@ def _worker(settings: Settings, events: int, messages: int, workers: int, home: 
         try:
             return throughput(_told(readings, messages, tell), messages) * events / messages
         except BenchError as error:
-            raise BenchError(f"{error}; the end of a log: {tail(logs[0])}") from error
+            ended = [(p.returncode, log) for p, log in zip(processes, logs, strict=True) if p.poll() is not None]
+            code, log = ended[0] if ended else (None, logs[0])
+            raise BenchError(f"{error}; exit code {code}, the end of its log: {tail(log)}") from error
 
 
 def _told(readings: Iterable[Reading], total: int, tell: Tell) -> Iterator[Reading]:
