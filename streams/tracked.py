@@ -21,8 +21,8 @@ RunKey = tuple[int, int]
 class Tracked:
     """An execution that is open or remembered, and what is known of it beside what is published.
 
-    Most are remembered and never heard of again. So one that is finished rests as the bytes that were published of it, a
-    tenth of what its steps take as objects, and becomes objects again when it is asked for.
+    Most are remembered and never heard of again. So one that is finished rests as the bytes that were published of it, half
+    of what it takes as objects, and becomes objects again when it is asked for.
     """
 
     __slots__ = (
