@@ -14,6 +14,7 @@ from faust.types import TP, EventT
 
 from agents.analysis_state import AnalysisPartition
 from agents.faust_app import AGENT, make_app
+from agents.steady import NO_GENERATION, is_current
 from connectors.settings import Settings
 from connectors.telemetry import LAG, Health, serve
 from schemas.topics import PARTIALS
@@ -41,6 +42,8 @@ class AnalysisWorker:
         self._stages = analysis_settings(settings)
         self._partitions: dict[int, AnalysisPartition] = {}
         self._unacknowledged: list[EventT[Any]] = []
+        self._dropped = NO_GENERATION
+        """The assignment whose partitions were taken away last."""
         self._last_save = time.monotonic()
         self._busy = asyncio.Lock()
 
@@ -48,7 +51,7 @@ class AnalysisWorker:
         """Apply one partial."""
         message = event.message
         async with self._busy:
-            if message.generation_id != self._app.consumer_generation_id:
+            if not is_current(message, self._app, self._dropped):
                 return
             partition = self._partitions.get(message.partition)
             if partition is None:
@@ -66,6 +69,7 @@ class AnalysisWorker:
 
     async def drop(self) -> None:
         """Forget all partitions: what was not saved is read again by their next owner."""
+        self._dropped = self._app.consumer_generation_id
         async with self._busy:
             self._partitions.clear()
             self._unacknowledged.clear()

@@ -19,6 +19,7 @@ from msgspec import MsgspecError
 from pydantic import ValidationError
 
 from agents.faust_app import AGENT, make_app
+from agents.steady import NO_GENERATION, is_current
 from connectors.foreign import DeadLetterBox, Foreign
 from connectors.rows.position import Position
 from connectors.settings import Settings
@@ -65,6 +66,8 @@ class SinkAgent:
         self._closed = False
         self._store: Store = binding.open(settings, self._stop)
         self._blocks: dict[int, Block] = {}
+        self._dropped = NO_GENERATION
+        """The assignment whose partitions were taken away last."""
         self.topic = settings.topic(binding.topic.name)
         self._busy = asyncio.Lock()
         self._letters = DeadLetterBox(settings, binding.topic)
@@ -73,7 +76,7 @@ class SinkAgent:
         """Add one record to its partition's block, and write the block when it is large enough."""
         message = event.message
         async with self._busy, self._given_up():
-            if message.generation_id != self._app.consumer_generation_id:
+            if not is_current(message, self._app, self._dropped):
                 return
             block = self._blocks.get(message.partition)
             if block is None:
@@ -115,6 +118,7 @@ class SinkAgent:
         """Forget what waits, and what is being written if the database is away: the next owner reads it again."""
         self._stop.set()
         self._blocks = {}
+        self._dropped = self._app.consumer_generation_id
 
     def close(self) -> None:
         """Disconnect from the database."""

@@ -16,6 +16,18 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+NO_GENERATION = -2
+"""That of no assignment."""
+
+
+def is_current(message: Any, app: Any, dropped: int) -> bool:
+    """Return whether a message may be worked on: this assignment has delivered it, and has not been taken away.
+
+    `dropped` is the assignment that was taken away last. Between that and the next one its messages still come out of the
+    agents' queues; what stood before them was dropped, so to go on with them would leave it out.
+    """
+    return bool(message.generation_id == app.consumer_generation_id != dropped)
+
 
 class CommittedOnlyThread(driver.AIOKafkaConsumerThread):
     """Fetches committed records only; Faust itself does so in its exactly-once mode alone."""

@@ -9,6 +9,7 @@ import pytest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from agents.analysis import AnalysisWorker
 from agents.sinks import SinkAgent
 from agents.steady import SteadyConsumer
 from connectors.clickhouse import Resume
@@ -59,6 +60,53 @@ def test_block_that_is_stored_after_it_was_dropped_is_not_acknowledged() -> None
 
     asyncio.run(rebalance())
     assert (store.written, acknowledged) == ([(5, 5), (5, 5)], [5])
+
+
+def test_what_stood_behind_a_dropped_block_is_not_taken_before_the_next_assignment() -> None:
+    store = SlowStore()
+    app: Any = SimpleNamespace(consumer_generation_id=1, consumer=SimpleNamespace(highwater=lambda tp: 1))
+    binding = Binding(TRACES, "slow", lambda value: None, lambda settings, stop: store)  # type: ignore[arg-type,return-value]
+    agent = SinkAgent(binding, Settings(), app, Health("sinks"))
+
+    async def take(offset: int) -> int:
+        message = SimpleNamespace(generation_id=app.consumer_generation_id, partition=0, offset=offset, tp=PARTITION, value=b"")
+        await agent.take(SimpleNamespace(message=message, ack=lambda: None))  # type: ignore[arg-type]
+        return agent.waiting
+
+    async def rebalance() -> None:
+        assert [await take(5), await take(6)] == [1, 2]
+        agent.drop()
+        assert await take(7) == 0  # else 7 would be written, and 5 and 6 taken for written
+        app.consumer_generation_id = 2
+        assert await take(5) == 1
+
+    asyncio.run(rebalance())
+
+
+def test_partials_behind_dropped_ones_are_not_applied_before_the_next_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    app: Any = SimpleNamespace(consumer_generation_id=1)
+    worker = AnalysisWorker(Settings(), app)
+    applied: list[int] = []
+
+    async def load(number: int) -> Any:
+        worker._partitions[number] = found = SimpleNamespace(take=lambda offset, value: applied.append(offset))
+        return found
+
+    monkeypatch.setattr(worker, "_load", load)
+
+    async def take(offset: int) -> None:
+        message = SimpleNamespace(generation_id=app.consumer_generation_id, partition=0, offset=offset, value=b"")
+        await worker.take(SimpleNamespace(message=message))  # type: ignore[arg-type]
+
+    async def rebalance() -> None:
+        await take(5)
+        await worker.drop()
+        await take(6)
+        app.consumer_generation_id = 2
+        await take(5)
+
+    asyncio.run(rebalance())
+    assert applied == [5, 5]
 
 
 @pytest.fixture
