@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-bench demo up down status chaos test test-fast lint contract lock clean
+.PHONY: help install install-bench demo up down status chaos test test-chaos test-fast lint contract lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,9 +44,11 @@ status: install ## show what runs, how far it is, and what lags
 chaos: install ## kill, pause and restart everything under load for ten minutes, then verify that nothing is lost or twice
 	@$(BIN)/flowchain chaos --seed 1
 
-test: install ## all tests: those without engines by two processes, those on real engines, a short `make chaos`
+test: install ## all tests: those without engines by two processes, then those on real engines
 	@$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/property tests/unit
 	@$(BIN)/pytest --durations=15 tests/e2e tests/integration
+
+test-chaos: install ## a short `make chaos`, as a test (five minutes)
 	@$(BIN)/pytest tests/chaos
 
 test-fast: install ## the tests that need no engine
