@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,16 +38,29 @@ class SlowStore:
         self.written.append((first, last))
 
 
+def an_app() -> Any:
+    return SimpleNamespace(consumer_generation_id=1, consumer=SimpleNamespace(highwater=lambda tp: 1))
+
+
+def a_sink(store: SlowStore, app: Any, **settings: Any) -> SinkAgent:
+    binding = Binding(TRACES, "slow", lambda value: None, lambda settings, stop: store)  # type: ignore[arg-type,return-value]
+    return SinkAgent(binding, Settings(**settings), app, Health("sinks"))
+
+
+def an_event(app: Any, offset: int, ack: Callable[[], None] = lambda: None) -> Any:
+    """What the app's current assignment delivers."""
+    message = SimpleNamespace(generation_id=app.consumer_generation_id, partition=0, offset=offset, tp=PARTITION, value=b"")
+    return SimpleNamespace(message=message, ack=ack)
+
+
 def test_block_that_is_stored_after_it_was_dropped_is_not_acknowledged() -> None:
     store = SlowStore()
-    app: Any = SimpleNamespace(consumer_generation_id=1, consumer=SimpleNamespace(highwater=lambda tp: 1))
-    binding = Binding(TRACES, "slow", lambda value: None, lambda settings, stop: store)  # type: ignore[arg-type,return-value]
-    agent = SinkAgent(binding, Settings(sink_rows=1), app, Health("sinks"))
+    app = an_app()
+    agent = a_sink(store, app, sink_rows=1)
     acknowledged: list[int] = []
 
     def event(offset: int) -> Any:
-        message = SimpleNamespace(generation_id=app.consumer_generation_id, partition=0, offset=offset, tp=PARTITION, value=b"")
-        return SimpleNamespace(message=message, ack=lambda: acknowledged.append(offset))
+        return an_event(app, offset, lambda: acknowledged.append(offset))
 
     async def rebalance() -> None:
         taking = asyncio.create_task(agent.take(event(5)))
@@ -63,14 +77,11 @@ def test_block_that_is_stored_after_it_was_dropped_is_not_acknowledged() -> None
 
 
 def test_what_stood_behind_a_dropped_block_is_not_taken_before_the_next_assignment() -> None:
-    store = SlowStore()
-    app: Any = SimpleNamespace(consumer_generation_id=1, consumer=SimpleNamespace(highwater=lambda tp: 1))
-    binding = Binding(TRACES, "slow", lambda value: None, lambda settings, stop: store)  # type: ignore[arg-type,return-value]
-    agent = SinkAgent(binding, Settings(), app, Health("sinks"))
+    app = an_app()
+    agent = a_sink(SlowStore(), app)
 
     async def take(offset: int) -> int:
-        message = SimpleNamespace(generation_id=app.consumer_generation_id, partition=0, offset=offset, tp=PARTITION, value=b"")
-        await agent.take(SimpleNamespace(message=message, ack=lambda: None))  # type: ignore[arg-type]
+        await agent.take(an_event(app, offset))
         return agent.waiting
 
     async def rebalance() -> None:
@@ -84,7 +95,7 @@ def test_what_stood_behind_a_dropped_block_is_not_taken_before_the_next_assignme
 
 
 def test_partials_behind_dropped_ones_are_not_applied_before_the_next_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
-    app: Any = SimpleNamespace(consumer_generation_id=1)
+    app = an_app()
     worker = AnalysisWorker(Settings(), app)
     applied: list[int] = []
 
@@ -94,16 +105,12 @@ def test_partials_behind_dropped_ones_are_not_applied_before_the_next_assignment
 
     monkeypatch.setattr(worker, "_load", load)
 
-    async def take(offset: int) -> None:
-        message = SimpleNamespace(generation_id=app.consumer_generation_id, partition=0, offset=offset, value=b"")
-        await worker.take(SimpleNamespace(message=message))  # type: ignore[arg-type]
-
     async def rebalance() -> None:
-        await take(5)
+        await worker.take(an_event(app, 5))
         await worker.drop()
-        await take(6)
+        await worker.take(an_event(app, 6))
         app.consumer_generation_id = 2
-        await take(5)
+        await worker.take(an_event(app, 5))
 
     asyncio.run(rebalance())
     assert applied == [5, 5]
