@@ -15,15 +15,13 @@ from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
 from connectors.telemetry import RECORDS_OUT
 from schemas import topics
-from schemas.internal import Partial, PartitionState, Slice, TraceBatch
+from schemas.internal import KNOWN_EDGE, KNOWN_SERIES, OPEN_EXECUTION, PARTITION_STATE, Partial, PartitionState, Slice, TraceBatch
 from schemas.operations import DataLoss
 from streams.ids import derived_id, key_of
 from streams.tracked import Output
 from streams.tracker import Tracker
 
 encode = msgspec.json.Encoder().encode
-EXECUTION, SERIES, EDGE, PARTITION = "e", "s", "d", b"p"
-"""What the keys of the changelog begin with; there is one partition."""
 STEPS_PER_BATCH = 2_000
 MAX_LETTER_BYTES = 8_000_000
 """Of a refused record so much of its value is kept: a broker may allow larger events than dead letters can be."""
@@ -155,18 +153,18 @@ def _changelog(producer: Producer, topic: str, tracker: Tracker, pending: Pendin
     partition, out = tracker.partition, pending.out
     for tracked in out.touched:
         if not tracked.finished_us:
-            producer.produce(topic, encode(tracked.execution.record()), _name(EXECUTION, tracked.key), partition)
+            producer.produce(topic, encode(tracked.execution.record()), _name(OPEN_EXECUTION, tracked.key), partition)
             tracked.logged = True
         elif tracked.logged:
-            producer.produce(topic, None, _name(EXECUTION, tracked.key), partition)
+            producer.produce(topic, None, _name(OPEN_EXECUTION, tracked.key), partition)
             tracked.logged = False
-    for kind, keys in ((SERIES, out.new_series), (EDGE, out.new_edges)):
+    for kind, keys in ((KNOWN_SERIES, out.new_series), (KNOWN_EDGE, out.new_edges)):
         for key in keys:
             producer.produce(topic, b"1", _name(kind, key), partition)
     state = PartitionState(
         tracker.watermark_us, tracker.next_offset, *tracker.clock, tracker.trace_batches, *pending.recent
     )  # fmt: skip
-    producer.produce(topic, encode(state), PARTITION, partition)
+    producer.produce(topic, encode(state), PARTITION_STATE, partition)
 
 
 def _name(kind: str, parts: Iterable[str]) -> bytes:

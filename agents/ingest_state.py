@@ -7,12 +7,11 @@ stand in the tail of the traces topic, which the same transactions wrote.
 import msgspec
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from agents.ingest_output import EDGE, EXECUTION, PARTITION, SERIES
 from connectors.log import offsets_held, read_changelog, read_range, reader
 from connectors.producers import TRANSACTION_MS
 from connectors.settings import Settings
 from schemas import topics
-from schemas.internal import Execution, PartitionState, TraceBatch
+from schemas.internal import KNOWN_EDGE, KNOWN_SERIES, OPEN_EXECUTION, PARTITION_STATE, Execution, PartitionState, TraceBatch
 from streams.booking import KnownEdge, SeriesKey
 from streams.ids import parts_of
 from streams.refusals import Refusals
@@ -62,7 +61,7 @@ def load_tracker(settings: Settings, partition: int, rules: RuleBook, refusals: 
 def _as_of(settings: Settings, partition: int, committed: int) -> tuple[PartitionState, dict[bytes, bytes]]:
     """Return what the changelog of a partition held at a commit."""
     entries = read_changelog(settings, settings.topic(topics.OPEN_EXECUTIONS.name), partition)
-    value = entries.pop(PARTITION, None)
+    value = entries.pop(PARTITION_STATE, None)
     state = None if value is None else msgspec.json.decode(value, type=PartitionState)
     if state is None or state.next_offset < committed:
         held = "nothing" if state is None else f"offset {state.next_offset}"
@@ -77,12 +76,12 @@ def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]
     edges: list[KnownEdge] = []
     for key, value in entries.items():
         kind, *parts = parts_of(key.decode())
-        if kind == EXECUTION:
+        if kind == OPEN_EXECUTION:
             open_.append(decode_execution(value))
-        elif kind == SERIES:
+        elif kind == KNOWN_SERIES:
             tenant, chain, step, component = parts
             series.append((tenant, chain, step, component))
-        elif kind == EDGE:
+        elif kind == KNOWN_EDGE:
             tenant, chain, how, source, target, topic = parts
             edges.append((tenant, chain, how, source, target, topic))
     return open_, series, edges

@@ -11,14 +11,12 @@ from connectors.log import read_changelog
 from connectors.producers import TIMEOUT_S, transactional_producer
 from connectors.settings import Settings
 from connectors.topics import partition_counts
-from schemas.internal import PartitionState
+from schemas.internal import PARTITION_STATE, PartitionState
 from schemas.operations import DeadLetter
 from schemas.topics import EVENTS, EVENTS_DLQ, OPEN_EXECUTIONS
 from streams.events import Event, Refused, decode_message
 
 PER_TRANSACTION = 1_000
-PARTITION_STATE = b"p"
-"""Key of ingest's state of a partition in its changelog."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import logging
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
@@ -99,10 +99,35 @@ class Settings(BaseSettings):
     http_host: str = Field("127.0.0.1", description="where /metrics, /healthz and /readyz are served")
     http_port: int = Field(0, ge=0, le=65535, description="port of it; 0 = any free one, told in the log")
 
+    # The API
+    api_host: str = Field("127.0.0.1", description="where the API is served")
+    api_port: int = Field(8080, ge=0, le=65535, description="port of it; 0 = any free one, told in the log")
+    api_root_path: str = Field("", description="where a proxy has mounted the API, if it strips that from the path")
+    api_origins: list[str] = Field(default_factory=list, description="web origins that may call the API (CORS), as a JSON array")
+    api_body_bytes: int = Field(4_194_304, ge=1024, description="longest body of a request that is taken")
+    api_query_s: float = Field(10.0, gt=0, le=300, description="a query of the API may take so long")
+    api_clickhouse_connections: int = Field(8, ge=1, le=100, description="of one API process to ClickHouse")
+    api_rate_storage: str = Field("memory://", description="where requests are counted; redis://… counts over several processes")
+    oidc_issuer: str | None = Field(None, description="issuer of OpenID tokens that the API takes; only API keys where left out")
+    oidc_audience: str | None = Field(None, description="audience that such a token must be for")
+    oidc_jwks_url: str | None = Field(None, description="where the issuer's public keys are")
+    oidc_tenant_claim: str = Field("tenant", description="claim that names the tenant; * = every tenant")
+    oidc_role_claim: str = Field("role", description="claim that names viewer, operator, admin or service, or a list with one of them")
+    live_frames: int = Field(10_000, ge=100, description="records kept per live stream for clients that come back or are slow")
+    live_finished: int = Field(50_000, ge=0, description="executions that the API remembers after their end, until the databases have them")
+    live_connections: int = Field(5_000, ge=1, description="clients of live streams per API process; further ones are refused")
+
     @model_validator(mode="before")
     @classmethod
     def _start_from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
         return {**PROFILES.get(str(values.get("profile", "development")), {}), **values}
+
+    @model_validator(mode="after")
+    def _tokens_are_checked_in_full(self) -> Self:
+        given = [name for name in ("oidc_issuer", "oidc_audience", "oidc_jwks_url") if getattr(self, name)]
+        if len(given) not in (0, 3):
+            raise ValueError(f"oidc_issuer, oidc_audience and oidc_jwks_url belong together; only {', '.join(given)} is set")
+        return self
 
     @classmethod
     def explicit(cls) -> dict[str, str]:

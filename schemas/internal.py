@@ -8,6 +8,10 @@ import msgspec
 
 COMPLETED, FAILED, STARTED, HEARD_OF = "completed", "failed", "started", "heard_of"
 """Status of a step. heard_of: only log statements told of it so far."""
+OPEN_EXECUTION, KNOWN_SERIES, KNOWN_EDGE = "e", "s", "d"
+"""First part of the keys of `flowchain.executions.open.v1`; the other parts say which (`streams.ids.key_of`)."""
+PARTITION_STATE = b"p"
+"""Key of the partition's own state there."""
 
 
 class Delta(msgspec.Struct, omit_defaults=True, gc=False):

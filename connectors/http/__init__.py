@@ -1,0 +1,1 @@
+"""The API: REST, WebSocket and server-sent events over what the pipeline has stored and what it says now."""

@@ -1,0 +1,30 @@
+"""What the operations answer with: connections, the live view, the registry. Opened once per process."""
+
+from connectors.database import Database
+from connectors.http.clickhouse import ClickHouse
+from connectors.http.limiting import RateLimits
+from connectors.http.live.feed import Feed
+from connectors.http.live.hub import Hub
+from connectors.http.tokens import Tokens
+from connectors.registry import Registry
+from connectors.settings import Settings
+
+
+class Services:
+    """Everything an operation needs; `close` ends it all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings)
+        self.clickhouse = ClickHouse(settings)
+        self.registry = Registry(self.database)
+        self.tokens = Tokens(settings, self.database)
+        self.limits = RateLimits(settings.api_rate_storage)
+        self.hub = Hub(settings.live_frames)
+        self.feed = Feed(settings, self.hub)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.feed.close()
+        self.clickhouse.close()
+        self.database.close()
