@@ -166,6 +166,11 @@ class Graph:
         after = [(edge.target, edge) for edge in self.outgoing(node, "flow", "topic")]
         return after + [(edge.source, edge) for edge in self.incoming(node, "call")]
 
+    def hurting(self, node: str) -> list[tuple[str, Edge]]:
+        """Return what a node suffers by when that is ill, with the edge there: whom it waits for, and what feeds it."""
+        before = [(edge.source, edge) for edge in self.incoming(node, "flow", "topic")]
+        return before + [(edge.target, edge) for edge in self.outgoing(node, "call")]
+
     def distance(self, start: str, goal: str, limit: int) -> int | None:
         """Return the hops from an ill component to one that suffers by it, topics not counted; None beyond `limit`."""
         return _search(start, goal, limit, self._victims)

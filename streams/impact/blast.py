@@ -26,7 +26,9 @@ DECLARED_SHARE = 0.25
 """Of an edge that a definition declares and nobody has seen."""
 
 
-class _Place(Struct, frozen=True):
+class Place(Struct, frozen=True):
+    """Where a fault gets to: how probably, how long after, over which nodes."""
+
     probability: float
     delay_us: float
     path: tuple[str, ...]
@@ -36,7 +38,7 @@ def blast_radius(
     state: OpenIncident, suspect: str, graph: Graph, memory: Memory, settings: ImpactSettings
 ) -> list[Hurt]:
     """Return what is or will be hurt, most likely first."""
-    places = _spread(suspect, graph, settings)
+    places = spread(suspect, graph, settings)
     seen = {item.component: item.first_us for item in sorted(state.faulty, key=lambda item: -item.first_us)}
     found = [_node(state, name, place, seen) for name, place in places.items() if name != suspect]
     found += [_unforeseen(name, first) for name, first in seen.items() if name and name not in places]
@@ -47,26 +49,26 @@ def blast_radius(
     return likely[: settings.max_hurt]
 
 
-def _spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, _Place]:
+def spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, Place]:
     """Return the most probable path to each component and topic."""
-    done: dict[str, _Place] = {}
+    done: dict[str, Place] = {}
     todo: list[tuple[float, str, float, tuple[str, ...]]] = [(-1.0, suspect, 0.0, (suspect,))]
     while todo:
         minus, name, delay, path = heappop(todo)
         if name in done:
             continue
-        done[name] = _Place(-minus, delay, path)
-        if _hops(path) >= settings.blast_hops:
+        done[name] = Place(-minus, delay, path)
+        if hops(path) >= settings.blast_hops:
             continue
         for victim, edge in graph.hurt_by(name):
-            spread = 1.0 if is_topic(name) else SPREAD
-            probability = -minus * spread * sqrt(_share(graph, victim, edge))
+            over = 1.0 if is_topic(name) else SPREAD
+            probability = -minus * over * sqrt(share(graph, victim, edge))
             if victim not in done and probability >= settings.min_hurt_probability:
                 heappush(todo, (-probability, victim, delay + edge.latency_us, (*path, victim)))
     return done
 
 
-def _share(graph: Graph, victim: str, edge: Edge) -> float:
+def share(graph: Graph, victim: str, edge: Edge) -> float:
     """Return how much of the victim's work goes over an edge, against its busiest edge."""
     if not edge.count:
         return DECLARED_SHARE
@@ -74,12 +76,12 @@ def _share(graph: Graph, victim: str, edge: Edge) -> float:
     return min(1.0, edge.count / busiest)
 
 
-def _hops(path: tuple[str, ...]) -> int:
+def hops(path: tuple[str, ...]) -> int:
     """Return how many dependencies between components a path has."""
     return sum(not is_topic(node) for node in path) - 1
 
 
-def _node(state: OpenIncident, name: str, place: _Place, seen: dict[str, int]) -> Hurt:
+def _node(state: OpenIncident, name: str, place: Place, seen: dict[str, int]) -> Hurt:
     observed = name in seen
     arrival = seen[name] if observed else state.first_us + round(place.delay_us)
     kind = "topic" if is_topic(name) else "component"
@@ -91,13 +93,13 @@ def _unforeseen(name: str, first_us: int) -> Hurt:
     return _hurt("component", name, 1.0, True, first_us, (name,))
 
 
-def _unread(state: OpenIncident, suspect: str, places: dict[str, _Place], graph: Graph) -> list[Hurt]:
+def _unread(state: OpenIncident, suspect: str, places: dict[str, Place], graph: Graph) -> list[Hurt]:
     """Return the topics that nobody reads while the suspect is ill."""
     nodes = [edge.source for edge in graph.incoming(suspect, "topic") if edge.source not in places]
     return [_hurt("topic", node, SPREAD, False, state.first_us, (suspect, node)) for node in nodes]
 
 
-def _chains(state: OpenIncident, suspect: str, places: dict[str, _Place], memory: Memory) -> list[Hurt]:
+def _chains(state: OpenIncident, suspect: str, places: dict[str, Place], memory: Memory) -> list[Hurt]:
     """Return the chains that pass through the suspect; those in trouble are observed."""
     hurt = {
         chain: min(item.first_us for item in state.faulty if item.chain == chain) for chain in state.chains()
@@ -119,7 +121,7 @@ def _hurt(kind: str, name: str, probability: float, observed: bool, arrival_us: 
             "probability": round(probability, 4),
             "observed": observed,
             "expected_arrival_unix_us": arrival_us,
-            "hops": max(0, _hops(tuple(filter(None, path)))),
+            "hops": max(0, hops(tuple(filter(None, path)))),
             "path": nodes,
         }
     )

@@ -1,0 +1,58 @@
+"""Stretches of event time that operations are asked about."""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, Query
+from pydantic import AwareDatetime
+
+from connectors.http.problems import FieldProblem, Refused
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Since = Annotated[AwareDatetime | None, Query(description="from then on, ISO 8601 with an offset")]
+Until = Annotated[AwareDatetime | None, Query(description="before then, ISO 8601 with an offset; now where left out")]
+
+
+class Stretch:
+    """From `since_us` to before `until_us`."""
+
+    def __init__(self, since_us: int, until_us: int) -> None:
+        self.since_us = since_us
+        self.until_us = until_us
+
+    @property
+    def since(self) -> datetime:
+        """The beginning, for PostgreSQL."""
+        return datetime.fromtimestamp(self.since_us / 1e6, UTC)
+
+    @property
+    def until(self) -> datetime:
+        """The end, excluded, for PostgreSQL."""
+        return datetime.fromtimestamp(self.until_us / 1e6, UTC)
+
+
+def unix_us(moment: datetime | None) -> int | None:
+    """Return a moment as microseconds since 1970; None stays None."""
+    if moment is None:
+        return None
+    gone = moment - EPOCH
+    return (gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds
+
+
+def stretch(hours: float) -> type[Stretch]:
+    """Return the dependency that reads `since` and `until`; `since` is so many hours before `until` where left out."""
+
+    def read(since: Since = None, until: Until = None) -> Stretch:
+        end = _bounded(unix_us(until)) if until is not None else time.time_ns() // 1000 + 60_000_000
+        start = _bounded(unix_us(since)) if since is not None else max(0, end - round(hours * 3_600_000_000))
+        if start > end:
+            raise Refused(422, "query.since: it is after `until`", errors=[FieldProblem(field="query.since", reason="it is after `until`")])
+        return Stretch(start, end)
+
+    return Annotated[Stretch, Depends(read)]  # type: ignore[return-value]
+
+
+def _bounded(moment_us: int | None) -> int:
+    """Return a time that the databases can hold: from 1970 to 2100."""
+    return max(0, min(moment_us or 0, 4_102_444_800_000_000))
