@@ -4,12 +4,12 @@ They are never changed. A letter that was sent again is marked by a record behin
 no value, `disposition` redriven, and the letter's offset.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from confluent_kafka import Message
 
-from connectors.log import read_topic
+from connectors.log import partitions_held, read_range, read_topic
 from connectors.settings import Settings
 from schemas.operations import DeadLetter
 from schemas.topics import EVENTS_DLQ, Topic
@@ -71,6 +71,45 @@ def read_dead_letters(settings: Settings, topic: Topic = EVENTS_DLQ) -> Iterator
     for found in stored:
         if found.letter is None or found.letter.letter_offset is None:
             yield replace(found, redriven=found.id in marks)
+
+
+def letters_after(settings: Settings, topic: Topic, after: LetterId, stage: str | None, limit: int) -> list[StoredLetter]:
+    """Return at most `limit` letters behind one, by partition and offset, of one stage where it is given."""
+    found: list[StoredLetter] = []
+    for partition, (low, high) in sorted(partitions_held(settings, settings.topic(topic.name)).items()):
+        start = max(low, after[1] + 1) if partition == after[0] else low
+        if len(found) < limit and partition >= after[0] and start < high:
+            found += _letters(settings, topic, partition, start, lambda x: stage in (None, x.stage), limit - len(found))
+    return found
+
+
+def find_letters(settings: Settings, topic: Topic, ids: Iterable[LetterId]) -> list[StoredLetter]:
+    """Return those letters that are there, by partition and offset."""
+    wanted = sorted(set(ids))
+    held = partitions_held(settings, settings.topic(topic.name))
+    found: list[StoredLetter] = []
+    for partition in sorted({partition for partition, _ in wanted} & held.keys()):
+        offsets = [offset for p, offset in wanted if p == partition]
+        low, high = held[partition]
+        if offsets[-1] >= low and offsets[0] < high:
+            some = _letters(settings, topic, partition, max(low, offsets[0]), lambda x, those=set(offsets): x.offset in those, len(offsets))
+            found += some
+    return found
+
+
+def _letters(
+    settings: Settings, topic: Topic, partition: int, start: int, wanted: Callable[[StoredLetter], bool], limit: int
+) -> list[StoredLetter]:
+    """Return the first letters of a partition that are wanted; it is read to its end, because that is where marks stand."""
+    found: list[StoredLetter] = []
+    marks: set[int | None] = set()
+    for message in read_range(settings, settings.topic(topic.name), partition, start):
+        stored = _stored(message)
+        if stored.letter is not None and stored.letter.letter_offset is not None:
+            marks.add(stored.letter.letter_offset)
+        elif len(found) < limit and wanted(stored):
+            found.append(stored)
+    return [replace(stored, redriven=stored.offset in marks) for stored in found]
 
 
 def _stored(message: Message) -> StoredLetter:

@@ -1,0 +1,42 @@
+"""Whether the API lives, is ready, and what it counts."""
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from pydantic import BaseModel
+
+from connectors.http.problems import answer
+from connectors.http.scope import services
+
+router = APIRouter(tags=["process"])
+
+
+class Readiness(BaseModel):
+    """Whether the API can answer."""
+
+    ready: bool
+    live_clients: int
+
+
+@router.get("/healthz", summary="Whether the process lives", responses={})
+def healthz() -> dict[str, bool]:
+    """Return that it lives."""
+    return {"live": True}
+
+
+@router.get("/readyz", summary="Whether the process is ready", response_model=Readiness)
+def readyz(request: Request) -> Response:
+    """Return whether the log was read to its end and the databases can be asked."""
+    found = services(request)
+    if found.feed.failure is not None:
+        return answer(503, f"the live feed has ended: {found.feed.failure}")
+    if not found.feed.ready:
+        return answer(503, "the live feed has not read the log yet", {"Retry-After": "1"})
+    return JSONResponse({"ready": True, "live_clients": found.hub.clients})
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response, dependencies=[Depends(services)],
+            responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
+def metrics() -> Response:
+    """Return the process's figures."""
+    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
