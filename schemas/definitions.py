@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from schemas.base import WITHOUT_CONTROLS, Name, Ratio, Record, UnixUs
 from schemas.order import Arrow, find_cycle, reachable, successors
@@ -93,6 +93,26 @@ class Problem(NamedTuple):
 
     field: tuple[str | int, ...]
     reason: str
+
+
+NO_FACT = "is neither a text, a number, true or false, nor a list of texts"
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """Return all that a refused document was refused for, each with its field."""
+    found = [problem for detail in error.errors(include_url=False) for problem in _problems(detail)]
+    beneath = {problem.field[:depth] for problem in found for depth in range(len(problem.field))}
+    # An array of which nothing is left, since all of it was refused, is not too short.
+    return list(dict.fromkeys(p for p in found if p.field not in beneath or not p.reason.startswith("Tuple should have at least")))
+
+
+def _problems(detail: ErrorDetails) -> list[Problem]:
+    place = detail["loc"]
+    if inner := detail.get("ctx", {}).get("problems"):
+        return [Problem((*place, *problem.field), problem.reason) for problem in inner]
+    if "metadata" in place[:-2]:  # one error for each type that a fact may have
+        return [Problem(place[: place.index("metadata") + 2], NO_FACT)]
+    return [Problem(place, detail["msg"])]
 
 
 def order(definition: ChainDefinition) -> list[FlowEdge]:
