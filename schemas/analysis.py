@@ -103,7 +103,8 @@ class Alert(Record):
     status: Literal["opened", "updated", "resolved", "retracted"]
     severity: Severity
     tenant: Name
-    incident: Id
+    incident: Id = Field(description="what it speaks of; of an alert about an objective, the id of that")
+    slo: Id | None = Field(None, description="the objective whose error budget burns; there is no incident then")
     title: Annotated[str, Field(max_length=256)]
     summary: Annotated[str, Field(max_length=1024)]
     cause: Cause | None = None

@@ -24,6 +24,8 @@ from schemas.events import CHAIN_MESSAGE
 from schemas.health import DependencyWindow, HealthWindow
 from schemas.internal import Execution, Partial, PartitionState, TraceBatch
 from schemas.operations import DataLoss, DeadLetter, RecoveryAction, RecoveryCommand
+from schemas.slo import SloStatus
+from schemas.tenants import LimitReached, Tenant
 from schemas.topics import CATALOGUE, Topic
 from schemas.violations import Violation
 
@@ -45,6 +47,9 @@ MODELS: Mapping[str, TypeAdapter[Any]] = {
             (topics.ANOMALIES, Anomaly),
             (topics.INCIDENTS, Incident),
             (topics.ALERTS, Alert),
+            (topics.TENANTS, Tenant),
+            (topics.LIMITS, LimitReached),
+            (topics.SLO, SloStatus),
             (topics.DATA_LOSS, DataLoss),
             (topics.RECOVERY_COMMANDS, RecoveryCommand),
             (topics.RECOVERY_ACTIONS, RecoveryAction),

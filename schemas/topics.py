@@ -86,6 +86,18 @@ ALERTS = Topic(
     "flowchain.alerts.v1", "tenant", "Alert", ("analysis",), ("sinks", "people"),
     "What pages a person: opened, updated, resolved or retracted, by revision.", "analysis", 30 * DAY_MS,
 )
+TENANTS = Topic(
+    "flowchain.tenants.v1", "tenant", "Tenant", ("registry",), ("analysis",),
+    "Tenants with their tier and what it allows, the newest record of each.", "one", cleanup="compact",
+)
+LIMITS = Topic(
+    "flowchain.limits.v1", "tenant", "LimitReached", ("analysis",), ("people",),
+    "Tenants whose use of a day has come near a limit of their tier, or to it.", "analysis", 30 * DAY_MS,
+)
+SLO = Topic(
+    "flowchain.slo.v1", "tenant/chain", "SloStatus", ("analysis",), ("people",),
+    "Service level objectives of chains: error budget and burn rates, the newest state of each.", "analysis", cleanup="compact",
+)
 DATA_LOSS = Topic(
     "flowchain.dataloss.v1", "topic/partition", "DataLoss", ("ingest", "analysis"), ("people",),
     "Offsets that were deleted before they could be read, or that came after their window was forgotten.", "one", 30 * DAY_MS,
@@ -123,5 +135,5 @@ DEAD_LETTERS: Mapping[str, Topic] = {EVENTS.name: EVENTS_DLQ} | {
 
 CATALOGUE: tuple[Topic, ...] = (
     EVENTS, DEFINITIONS, OPEN_EXECUTIONS, PARTIALS, ANALYSIS_STATE, TRACES, VIOLATIONS, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS,
-    ALERTS, DATA_LOSS, RECOVERY_COMMANDS, RECOVERY_ACTIONS, *DEAD_LETTERS.values(),
+    ALERTS, TENANTS, LIMITS, SLO, DATA_LOSS, RECOVERY_COMMANDS, RECOVERY_ACTIONS, *DEAD_LETTERS.values(),
 )

@@ -6,7 +6,6 @@ from connectors.http.limiting import RateLimits
 from connectors.http.live.feed import Feed
 from connectors.http.live.hub import Hub
 from connectors.http.tokens import Tokens
-from connectors.registry import Registry
 from connectors.settings import Settings
 
 
@@ -17,11 +16,13 @@ class Services:
         self.settings = settings
         self.database = Database(settings)
         self.clickhouse = ClickHouse(settings)
-        self.registry = Registry(self.database)
         self.tokens = Tokens(settings, self.database)
         self.limits = RateLimits(settings.api_rate_storage)
         self.hub = Hub(settings.live_frames)
         self.feed = Feed(settings, self.hub)
+
+    def relay(self) -> None:
+        """Publish what the registry has written."""
 
     def close(self) -> None:
         """Close every connection."""
