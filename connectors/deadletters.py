@@ -92,8 +92,7 @@ def find_letters(settings: Settings, topic: Topic, ids: Iterable[LetterId]) -> l
         offsets = [offset for p, offset in wanted if p == partition]
         low, high = held[partition]
         if offsets[-1] >= low and offsets[0] < high:
-            some = _letters(settings, topic, partition, max(low, offsets[0]), lambda x, those=set(offsets): x.offset in those, len(offsets))
-            found += some
+            found += _letters(settings, topic, partition, max(low, offsets[0]), lambda x: x.id in wanted, len(offsets))
     return found
 
 

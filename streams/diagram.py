@@ -103,12 +103,10 @@ def _laid_out(
         rule = rules.steps.get(step) if rules else None
         column = columns[step]
         row = rows[column] = rows.get(column, -1) + 1
-        nodes.append(
-            Node(
-                ids[step], step, components.get(step) or (rule.component if rule else ""), states.get(step, otherwise),
-                MARGIN + column * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y), counts.get(step, 0), bool(rule and rule.optional),
-            )  # fmt: skip
-        )
+        x, y = MARGIN + column * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y)
+        component = components.get(step) or (rule.component if rule else "")
+        optional = bool(rule and rule.optional)
+        nodes.append(Node(ids[step], step, component, states.get(step, otherwise), x, y, counts.get(step, 0), optional))
         for source in before:
             passed = rules.steps[source].output if rules and source in rules.steps else ""
             edges.append(Arrow(ids[source], ids[step], passed))

@@ -1,6 +1,7 @@
 """Stretches of event time that operations are asked about."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def unix_us(moment: datetime | None) -> int | None:
     return (gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds
 
 
-def stretch(hours: float) -> type[Stretch]:
+def _stretch(hours: float) -> Callable[..., Stretch]:
     """Return the dependency that reads `since` and `until`; `since` is so many hours before `until` where left out."""
 
     def read(since: Since = None, until: Until = None) -> Stretch:
@@ -50,9 +51,15 @@ def stretch(hours: float) -> type[Stretch]:
             raise Refused(422, "query.since: it is after `until`", errors=[FieldProblem(field="query.since", reason="it is after `until`")])
         return Stretch(start, end)
 
-    return Annotated[Stretch, Depends(read)]  # type: ignore[return-value]
+    return read
 
 
 def _bounded(moment_us: int | None) -> int:
     """Return a time that the databases can hold: from 1970 to 2100."""
     return max(0, min(moment_us or 0, 4_102_444_800_000_000))
+
+
+Hour = Annotated[Stretch, Depends(_stretch(1))]
+Day = Annotated[Stretch, Depends(_stretch(24))]
+Week = Annotated[Stretch, Depends(_stretch(24 * 7))]
+Month = Annotated[Stretch, Depends(_stretch(24 * 30))]

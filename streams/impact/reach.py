@@ -7,7 +7,9 @@ from msgspec import Struct
 
 from streams.graph import TOPIC_NODE, Graph, is_topic
 from streams.impact.blast import SPREAD, Place, hops, share, spread
-from streams.impact.settings import DEFAULTS, ImpactSettings
+from streams.impact.settings import ImpactSettings
+
+DEFAULTS = ImpactSettings()
 
 
 class Reached(Struct, frozen=True):

@@ -1,6 +1,17 @@
 """The operations of the API, one file per subject."""
 
-from connectors.http.routes import alerts, business, components, executions, health, incidents, live, meta, operations, tenants
+from connectors.http.routes import (
+    alerts,
+    business,
+    components,
+    executions,
+    health,
+    incidents,
+    live,
+    meta,
+    operations,
+    tenants,
+)
 
 ROUTERS = tuple(
     module.router for module in (executions, health, components, incidents, alerts, live, business, tenants, operations, meta)

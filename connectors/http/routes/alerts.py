@@ -22,7 +22,6 @@ router = APIRouter(prefix="/v1", tags=["alerts"], responses=COMMON)
 AlertId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS)]
 SilenceId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS)]
 Note = Annotated[str, Field(max_length=2048, pattern=r"^[^\x00]*$")]
-Week = times.stretch(24 * 7)
 Connection = psycopg.Connection[dict[str, Any]]
 
 
@@ -92,7 +91,7 @@ class Silence(BaseModel):
 
 @router.get("/alerts", summary="List alerts")
 def list_alerts(
-    scope: Reader, page: Paged, stretch: Week, status: Annotated[Literal["opened", "updated", "resolved", "retracted"] | None, Query()] = None,
+    scope: Reader, page: Paged, stretch: times.Week, status: Annotated[Literal["opened", "updated", "resolved", "retracted"] | None, Query()] = None,
     severity: Annotated[Severity | None, Query()] = None,
     component: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS, description="the likely cause")] = "",
     over: Annotated[bool | None, Query(description="only those that are over, or only those that are not")] = None,

@@ -12,7 +12,6 @@ from connectors.http.scope import Reader
 from schemas.base import WITHOUT_CONTROLS
 
 router = APIRouter(prefix="/v1", tags=["business"])
-Month = times.stretch(24 * 30)
 Most = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
 UserId = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
 
@@ -90,14 +89,14 @@ class UserMetrics(BaseModel):
 
 
 @router.get("/business/most-used-chains", summary="Which chains do users execute most frequently?")
-def most_used_chains(scope: Reader, stretch: Month, limit: Most = 20) -> list[ChainUse]:
+def most_used_chains(scope: Reader, stretch: times.Month, limit: Most = 20) -> list[ChainUse]:
     """Return chains by executions, the most used first."""
     return [ChainUse(**row) for row in scope.select("most_used_chains", since_us=stretch.since_us, until_us=stretch.until_us, limit=limit)]
 
 
 @router.get("/business/chain-trends", summary="Are chains getting faster or slower over time?")
 def chain_trends(
-    scope: Reader, stretch: Month, limit: Most = 100, bucket_s: Annotated[int, Query(ge=1, le=604_800, description="length of a point, seconds")] = 86_400
+    scope: Reader, stretch: times.Month, limit: Most = 100, bucket_s: Annotated[int, Query(ge=1, le=604_800, description="length of a point, seconds")] = 86_400
 ) -> list[ChainTrend]:
     """Return chains by how much they have changed, with the point in time where their level changed most."""
     rows = scope.select("chain_trends", since_us=stretch.since_us, until_us=stretch.until_us, step_us=bucket_s * 1_000_000, limit=limit)
@@ -106,7 +105,7 @@ def chain_trends(
 
 @router.get("/business/failing-steps", summary="Which steps fail most often for which user tiers?")
 def failing_steps(
-    scope: Reader, stretch: Month, limit: Most = 100, tier: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)] = ""
+    scope: Reader, stretch: times.Month, limit: Most = 100, tier: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)] = ""
 ) -> list[FailingStep]:
     """Return steps by failures, per tier."""
     rows = scope.select("failing_steps", since_us=stretch.since_us, until_us=stretch.until_us, tier=tier, limit=limit)
@@ -114,14 +113,14 @@ def failing_steps(
 
 
 @router.get("/business/resource-use", summary="Which chains consume most resources?")
-def resource_use(scope: Reader, stretch: Month, limit: Most = 100) -> list[ResourceUse]:
+def resource_use(scope: Reader, stretch: times.Month, limit: Most = 100) -> list[ResourceUse]:
     """Return chains by the CPU time that they have used."""
     return [ResourceUse(**row) for row in scope.select("resource_use", since_us=stretch.since_us, until_us=stretch.until_us, limit=limit)]
 
 
 @router.get("/business/slowest-runs", summary="The slowest runs of a chain's steps")
 def slowest_runs(
-    scope: Reader, stretch: Month, chain: Annotated[str, Query(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)],
+    scope: Reader, stretch: times.Month, chain: Annotated[str, Query(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)],
     step: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)] = "", limit: Most = 20,
 ) -> list[SlowRun]:  # fmt: skip
     """Return runs of steps by their duration, the longest first."""
@@ -144,7 +143,7 @@ def user_metrics(scope: Reader, user: UserId) -> UserMetrics:
 
 
 @router.get("/users/{user}/executions", summary="A user's executions")
-def user_executions(scope: Reader, user: UserId, page: Paged, stretch: Month) -> Page[ExecutionSummary]:
+def user_executions(scope: Reader, user: UserId, page: Paged, stretch: times.Month) -> Page[ExecutionSummary]:
     """Return the executions of a user that have ended, the newest first."""
     after = page.after(int, str)
     rows = scope.rows(

@@ -17,7 +17,6 @@ from streams.impact.reach import Reached, downstream, upstream
 router = APIRouter(prefix="/v1", tags=["components"])
 Component = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
 Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
-Day = times.stretch(24)
 MAX_EDGES = 5_000
 
 
@@ -84,7 +83,7 @@ def show_component(scope: Reader, component: Component) -> ComponentHealth:
 
 
 @router.get("/components/{component}/impact", summary="What a component's trouble would do")
-def show_impact(scope: Reader, component: Component, stretch: Day) -> Impact:
+def show_impact(scope: Reader, component: Component, stretch: times.Day) -> Impact:
     """Return whom the component's trouble would hurt and whose trouble would hurt it, by what was observed."""
     rows = _edges(scope, stretch, "")
     graph = graph_of(scope.tenant, rows)
@@ -98,12 +97,12 @@ def show_impact(scope: Reader, component: Component, stretch: Day) -> Impact:
 
 
 @router.get("/dependencies", summary="The dependency graph as it was observed")
-def list_dependencies(scope: Reader, stretch: Day, chain: Named = "") -> list[Dependency]:
+def list_dependencies(scope: Reader, stretch: times.Day, chain: Named = "") -> list[Dependency]:
     """Return the edges between components, of one chain where it is named."""
     return [Dependency(**row) for row in _edges(scope, stretch, chain)]
 
 
-def _edges(scope: Scope, stretch: Any, chain: str) -> list[dict[str, Any]]:
+def _edges(scope: Scope, stretch: times.Stretch, chain: str) -> list[dict[str, Any]]:
     return scope.select("edges", since_us=stretch.since_us, until_us=stretch.until_us, chain=chain)
 
 
@@ -124,7 +123,7 @@ def graph_of(tenant: str, rows: list[dict[str, Any]]) -> Graph:
 
 
 def _reach(x: Reached) -> Reach:
-    return Reach(kind=x.kind, name=x.name, hops=x.hops, probability=x.probability, delay_us=x.delay_us, path=x.path)  # type: ignore[arg-type]
+    return Reach(kind=x.kind, name=x.name, hops=x.hops, probability=x.probability, delay_us=x.delay_us, path=x.path)
 
 
 _KNOWN = "SELECT FROM flow_metrics WHERE tenant = %(tenant)s AND component = %(component)s LIMIT 1"

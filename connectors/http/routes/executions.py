@@ -18,7 +18,6 @@ router = APIRouter(prefix="/v1/executions", tags=["executions"])
 Status = Literal["open", "completed", "failed", "incomplete", "abandoned"]
 ExecutionId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS, description="execution id as the services named it")]
 Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
-Day = times.stretch(24)
 
 
 class ExecutionSummary(BaseModel):
@@ -111,7 +110,7 @@ class Trace(BaseModel):
 
 @router.get("", summary="List executions that have ended")
 def list_executions(
-    scope: Reader, page: Paged, stretch: Day, chain: Named = "", user: Named = "", status: Annotated[Status | None, Query()] = None
+    scope: Reader, page: Paged, stretch: times.Day, chain: Named = "", user: Named = "", status: Annotated[Status | None, Query()] = None
 ) -> Page[ExecutionSummary]:
     """Return executions by their beginning, the newest first."""
     after = page.after(int, str)
@@ -152,9 +151,9 @@ def show_trace(scope: Reader, execution: ExecutionId) -> Trace:
     """Return an execution with all runs of its steps, what caused them, and where the events lie."""
     live = scope.services.feed.executions.find(scope.tenant, execution)
     if live is not None:
-        steps = sorted(live.steps.values(), key=lambda step: (step.start_us, step.span))
+        runs = sorted(live.steps.values(), key=lambda step: (step.start_us, step.span))
         evidence = {"first_offset": live.first_offset, "last_offset": live.last_offset}
-        return Trace(execution=live_summary(live), live=True, steps=[_live_step(step) for step in steps], evidence=evidence)
+        return Trace(execution=live_summary(live), live=True, steps=[_live_step(run) for run in runs], evidence=evidence)
     rows = scope.select("trace", execution=execution)
     if not rows or rows[0]["record_kind"] != "execution":
         raise not_found(f"trace of execution {execution}")
@@ -205,7 +204,7 @@ def live_summary(x: Execution) -> ExecutionSummary:
     """Return the summary of an execution in memory."""
     statuses = [step.status for step in x.steps.values()]
     return ExecutionSummary(
-        execution=x.execution, chain=x.chain, chain_version=x.chain_version, user=x.user, tier=x.tier, status=x.status,  # type: ignore[arg-type]
+        execution=x.execution, chain=x.chain, chain_version=x.chain_version, user=x.user, tier=x.tier, status=x.status,
         start_unix_us=x.start_us or None, end_unix_us=x.ended_us or None, duration_us=x.duration_us, error_type=x.error_type,
         steps=len(statuses), steps_completed=statuses.count("completed"), steps_failed=statuses.count("failed"),
         steps_pending=x.pending, missing_steps=list(x.missing), violations=x.violations, revision=x.revision,

@@ -14,7 +14,6 @@ from schemas.base import WITHOUT_CONTROLS
 router = APIRouter(prefix="/v1", tags=["health"])
 Kind = Literal["step", "chain", "component"]
 Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
-Hour, Day = times.stretch(1), times.stretch(24)
 
 
 class ChainHealth(BaseModel):
@@ -127,12 +126,12 @@ def newest_metrics(
 def metrics(row: dict[str, Any]) -> Metrics:
     """Return a row of flow_metrics."""
     start, end = times.unix_us(row["window_start"]), times.unix_us(row["window_end"])
-    return Metrics(**{name: row[name] for name in row if name in Metrics.model_fields}, window_start_unix_us=start, window_end_unix_us=end)  # type: ignore[arg-type]
+    return Metrics(**{name: row[name] for name in row if name in Metrics.model_fields}, window_start_unix_us=start, window_end_unix_us=end)
 
 
 @router.get("/health/history", summary="Health over time")
 def health_history(
-    scope: Reader, page: Paged, stretch: Hour, kind: Annotated[Kind | None, Query()] = None, chain: Named = "", step: Named = "",
+    scope: Reader, page: Paged, stretch: times.Hour, kind: Annotated[Kind | None, Query()] = None, chain: Named = "", step: Named = "",
     component: Named = "", step_s: Annotated[int, Query(ge=1, le=86_400, description="length of a point, seconds")] = 60,
 ) -> Page[HealthPoint]:  # fmt: skip
     """Return points of `step_s` seconds by time, then by kind, chain, step and component."""
@@ -148,7 +147,7 @@ def health_history(
 
 @router.get("/anomalies", summary="Unusual windows")
 def list_anomalies(
-    scope: Reader, page: Paged, stretch: Day, chain: Named = "", step: Named = "", component: Named = "",
+    scope: Reader, page: Paged, stretch: times.Day, chain: Named = "", step: Named = "", component: Named = "",
     score: Annotated[float, Query(ge=0, le=1, description="only those with at least this score")] = 0.0,
 ) -> Page[StoredAnomaly]:  # fmt: skip
     """Return anomalies with their reasons, the newest first."""

@@ -15,7 +15,6 @@ from schemas.base import WITHOUT_CONTROLS
 
 router = APIRouter(prefix="/v1/incidents", tags=["incidents"])
 IncidentId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS)]
-Week = times.stretch(24 * 7)
 
 
 class Act(BaseModel):
@@ -34,7 +33,7 @@ class Act(BaseModel):
 
 @router.get("", summary="List incidents")
 def list_incidents(
-    scope: Reader, page: Paged, stretch: Week, status: Annotated[Literal["open", "resolved"] | None, Query()] = None,
+    scope: Reader, page: Paged, stretch: times.Week, status: Annotated[Literal["open", "resolved"] | None, Query()] = None,
     severity: Annotated[Severity | None, Query()] = None,
     component: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS, description="the likely cause")] = "",
 ) -> Page[Incident]:  # fmt: skip

@@ -109,7 +109,7 @@ def show_lag(scope: Overseer) -> list[Lag]:
 def list_letters(scope: Overseer, page: Paged, of: Of = EVENTS.name, stage: Annotated[Stage | None, Query()] = None) -> Page[Letter]:
     """Return dead letters by partition and offset."""
     after = page.after(int, int)
-    found = letters_after(scope.services.settings, _topic(of), after or (-1, -1), stage, page.limit + 1)  # type: ignore[arg-type]
+    found = letters_after(scope.services.settings, _topic(of), after or (-1, -1), stage, page.limit + 1)
     return page.page(found, lambda x: x.id, lambda x: Letter(**_facts(x)))
 
 

@@ -22,7 +22,6 @@ Connection = psycopg.Connection[dict[str, Any]]
 TenantName = Annotated[str, Path(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f*][^\x00-\x1f\x7f]*$")]
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 Text = Annotated[str, Field(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
-Month = times.stretch(24 * 30)
 
 
 class Tier(BaseModel):
@@ -176,7 +175,7 @@ def delete_tenant(scope: Owner, name: TenantName) -> None:
 
 
 @router.get("/usage", summary="Usage by day and tier")
-def show_usage(scope: Reader, stretch: Month) -> list[Usage]:
+def show_usage(scope: Reader, stretch: times.Month) -> list[Usage]:
     """Return what the tenant has used, the latest day first."""
     query = "SELECT * FROM tenant_usage WHERE tenant = %(tenant)s AND day >= %(since)s::date AND day <= %(until)s::date ORDER BY day DESC, tier LIMIT 10000"
     rows = scope.rows(query, tenant=scope.tenant, since=stretch.since, until=stretch.until)
@@ -184,7 +183,7 @@ def show_usage(scope: Reader, stretch: Month) -> list[Usage]:
 
 
 @router.get("/usage/by-tier", summary="Usage of all tenants by tier")
-def usage_by_tier(scope: Overseer, stretch: Month) -> list[Usage]:
+def usage_by_tier(scope: Overseer, stretch: times.Month) -> list[Usage]:
     """Return what all tenants have used, the latest day first; `tenant` is empty where several are put together."""
     rows = scope.rows(_BY_TIER, since=stretch.since, until=stretch.until)
     return [Usage(**{**row, "tenant": "", "day": row["day"].isoformat()}) for row in rows]
@@ -217,7 +216,7 @@ def revoke_key(scope: Administrator, key: KeyId) -> None:
 
 @router.get("/audit", summary="The audit log")
 def list_audit(
-    scope: Administrator, page: Paged, stretch: Month, object_type: Annotated[str, Query(max_length=64, pattern=WITHOUT_CONTROLS)] = "",
+    scope: Administrator, page: Paged, stretch: times.Month, object_type: Annotated[str, Query(max_length=64, pattern=WITHOUT_CONTROLS)] = "",
     object_id: Annotated[str, Query(max_length=256, pattern=WITHOUT_CONTROLS)] = "",
 ) -> Page[AuditEntry]:  # fmt: skip
     """Return what was changed by whom, the latest first."""
