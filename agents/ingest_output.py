@@ -15,7 +15,16 @@ from connectors.deadletters import Headers, headers_of, letter_headers
 from connectors.settings import Settings
 from connectors.telemetry import RECORDS_OUT
 from schemas import topics
-from schemas.internal import KNOWN_EDGE, KNOWN_SERIES, OPEN_EXECUTION, PARTITION_STATE, Partial, PartitionState, Slice, TraceBatch
+from schemas.internal import (
+    KNOWN_EDGE,
+    KNOWN_SERIES,
+    OPEN_EXECUTION,
+    PARTITION_STATE,
+    Partial,
+    PartitionState,
+    Slice,
+    TraceBatch,
+)
 from schemas.operations import DataLoss
 from streams.ids import derived_id, key_of
 from streams.tracked import Output

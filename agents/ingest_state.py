@@ -11,7 +11,15 @@ from connectors.log import offsets_held, read_changelog, read_range, reader
 from connectors.producers import TRANSACTION_MS
 from connectors.settings import Settings
 from schemas import topics
-from schemas.internal import KNOWN_EDGE, KNOWN_SERIES, OPEN_EXECUTION, PARTITION_STATE, Execution, PartitionState, TraceBatch
+from schemas.internal import (
+    KNOWN_EDGE,
+    KNOWN_SERIES,
+    OPEN_EXECUTION,
+    PARTITION_STATE,
+    Execution,
+    PartitionState,
+    TraceBatch,
+)
 from streams.booking import KnownEdge, SeriesKey
 from streams.ids import parts_of
 from streams.refusals import Refusals

@@ -24,6 +24,8 @@ from infra.devstack.processes import tied
 from streams.ids import derived_id
 
 WORKERS = ("ingest", "analysis", "sinks-clickhouse", "sinks-postgres")
+"""The pipeline."""
+API = "api"
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
 REFUSED_DELAY_S = 60.0
 """After an end that a restart does not mend: more dead letters than allowed."""
@@ -110,15 +112,20 @@ class Supervisor:
         logs = self.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         label = f"{name}-{number + 1}" if number else name
-        child = Child(name, free_port(), logs / f"worker-{label}.log")
+        child = Child(name, self._port(name, number), logs / f"worker-{label}.log")
         self.children.append(child)
         return child
+
+    def _port(self, name: str, number: int) -> int:
+        """Return where a worker serves: the first API where it is said, everything else anywhere."""
+        said = {**os.environ, **self.environment}.get("FLOWCHAIN_API_PORT", "0") if name == API and number == 0 else "0"
+        return int(said) or free_port()
 
     def _spawn(self, child: Child) -> None:
         argv = tied([sys.executable, "-m", "infra.cli", "worker", child.name])
         own = derived_id(platform.node(), str(self.home.resolve()))[:12]  # others may run on the same brokers
         environment = {
-            **os.environ, **self.environment, "FLOWCHAIN_HTTP_PORT": str(child.port),
+            **os.environ, **self.environment, f"FLOWCHAIN_{'API' if child.name == API else 'HTTP'}_PORT": str(child.port),
             "FLOWCHAIN_WORKER_ID": f"{child.log.stem}-{own}",
         }  # fmt: skip
         with child.log.open("ab") as log:
@@ -192,6 +199,17 @@ def is_ready(port: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2.0).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of loopback."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:

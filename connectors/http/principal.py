@@ -1,10 +1,11 @@
 """Who asks, for which tenant, and what they may do."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-Role = Literal["viewer", "operator", "admin", "service"]
-ROLES: tuple[Role, ...] = get_args(Role)
+from connectors.database import EVERY_TENANT
+from connectors.keys import ROLES, Role
+
 Right = Literal["read", "act", "define", "administer"]
 RIGHTS: dict[Right, frozenset[Role]] = {
     "read": frozenset(ROLES),
@@ -13,8 +14,6 @@ RIGHTS: dict[Right, frozenset[Role]] = {
     "administer": frozenset({"admin"}),
 }
 """read: see; act: acknowledge, silence, judge, redrive; define: register flows; administer: keys, credentials, tenants, audit."""
-EVERY_TENANT = "*"
-"""The tenant of keys that are for all of them."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from connectors.clickhouse import is_transient
+
 log = structlog.get_logger("http")
 MEDIA_TYPE = "application/problem+json"
 
@@ -65,7 +67,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    for kind in (psycopg.OperationalError, PoolTimeout, ClickHouseError, KafkaException, EOFError, ConnectionError):
+    app.add_exception_handler(ClickHouseError, _clickhouse)
+    for kind in (psycopg.OperationalError, PoolTimeout, KafkaException, EOFError, ConnectionError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(psycopg.errors.InsufficientPrivilege, _forbidden)
     app.add_exception_handler(Exception, _unexpected)
@@ -90,6 +93,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
 def _reason(error: Mapping[str, Any]) -> str:
     """Return the reason without the value: what somebody sent may be a secret."""
     return str(error["msg"]).removeprefix("Value error, ")
+
+
+async def _clickhouse(request: Request, error: Exception) -> Response:
+    return await (_unavailable if is_transient(error) else _unexpected)(request, error)
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:

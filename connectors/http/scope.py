@@ -11,7 +11,8 @@ from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
-from connectors.http.principal import EVERY_TENANT, Principal, Right
+from connectors.database import EVERY_TENANT
+from connectors.http.principal import Principal, Right
 from connectors.http.problems import Refused
 from connectors.http.services import Services
 from connectors.http.tokens import CHALLENGE

@@ -1,35 +1,20 @@
 """API keys and OpenID tokens: how a principal is known."""
 
-import secrets
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import jwt
 import structlog
 
-from connectors.database import Database
-from connectors.http.principal import EVERY_TENANT, ROLES, Principal, Role
+from connectors.database import EVERY_TENANT, Database
+from connectors.http.principal import Principal
 from connectors.http.problems import Refused
+from connectors.keys import PREFIX, ROLES, Role, key_hash
 from connectors.settings import Settings
 
 log = structlog.get_logger("http")
-PREFIX = "fck_"
-"""Begins every key, so that a leaked one is found by scanners."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "EdDSA")
 """Asymmetric ones only: with a shared secret whoever checks tokens could also make them."""
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
-
-
-def new_key() -> tuple[str, str, bytes]:
-    """Return (id, key, hash) of a new API key; only the hash is ever stored. 256 random bits need no slow hash."""
-    key = PREFIX + secrets.token_urlsafe(32)
-    return secrets.token_hex(8), key, key_hash(key)
-
-
-def key_hash(key: str) -> bytes:
-    """Return what stands in the database for a key."""
-    return sha256(key.encode()).digest()
 
 
 class Tokens:
@@ -51,6 +36,8 @@ class Tokens:
     def _by_key(self, key: str) -> Principal:
         with self._database.session(EVERY_TENANT, "authentication") as connection:
             row = connection.execute(_KEY, [key_hash(key)]).fetchone()
+            if row is not None and row["stale"]:
+                connection.execute("UPDATE api_keys SET last_used_at = now() WHERE id = %s", [row["id"]])
         if row is None:
             raise Refused(401, "the key is not valid, has expired or was revoked", headers=CHALLENGE)
         return Principal(f"key:{row['id']}", row["tenant"], row["role"], row["requests_per_minute"])
@@ -87,14 +74,9 @@ def _role(claim: Any) -> Role | None:
     return next((role for role in by_power if role in named), None)
 
 
-def touch(database: Database, key_id: str) -> None:
-    """Note that a key was used."""
-    with database.session(EVERY_TENANT, "authentication") as connection:
-        connection.execute("UPDATE api_keys SET last_used_at = %s WHERE id = %s", [datetime.now(UTC), key_id])
-
-
 _KEY = """
-SELECT k.id, k.tenant, k.role, t.requests_per_minute
+SELECT k.id, k.tenant, k.role, t.requests_per_minute,
+    k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute' AS stale
 FROM api_keys k LEFT JOIN tenants USING (tenant) LEFT JOIN tiers t ON t.name = tenants.tier
 WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())"""
 _TIER = "SELECT t.requests_per_minute FROM tenants JOIN tiers t ON t.name = tenants.tier WHERE tenant = %s"

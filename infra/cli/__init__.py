@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from agents.ingest import TooManyDeadLetters
+from connectors.http import NotServed
 from connectors.migrate import MigrationError
 from connectors.settings import Settings
 from connectors.spans import SpanImportError
@@ -22,6 +23,7 @@ from infra.cli import (
     dlq,
     executions,
     importing,
+    keys,
     measuring,
     settings,
     simulate,
@@ -39,7 +41,7 @@ from infra.preparing import Unreachable
 from infra.supervisor import NotReady
 
 KNOWN = (
-    CommandError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, SpanImportError,
+    CommandError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, NotServed, SpanImportError,
     TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
@@ -52,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, measuring, soaking, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, keys, dlq, verify, chaos, importing, bench, measuring, soaking, settings):
     module.register(app)
 
 

@@ -12,7 +12,7 @@ from infra import background, devstack, local
 from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json, reach_kafka
 from infra.devstack import EngineName
 from infra.preparing import prepare
-from infra.supervisor import WORKERS
+from infra.supervisor import API, WORKERS, is_free
 
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="of loopback; a free one where left out")]
 
@@ -28,6 +28,7 @@ def up(
     kafka_port: Port = None,
     postgres_port: Port = None,
     clickhouse_port: Port = None,
+    api_port: Port = None,
     as_json: Json = False,
 ) -> None:
     """Start the local stack and the workers, and leave them running; does nothing where they run.
@@ -44,8 +45,8 @@ def up(
     with background.locked(HOME):  # topics and schemas are made by one at a time
         prepare(settings)
     if not engines_only:
-        background.start(HOME, settings.environment(*local.SETTING.values()))
-    addresses = {engine.name: engine.shown_address for engine in stack.engines}
+        background.start(HOME, settings.environment(*local.SETTING.values()) | {"FLOWCHAIN_API_PORT": str(_api_port(settings, api_port))})
+    addresses = {engine.name: engine.shown_address for engine in stack.engines} | _api_url()
     if as_json:
         print_json(addresses)
         return
@@ -87,6 +88,19 @@ def status(as_json: Json = False) -> None:
         raise CommandError("no workers run here; `flowchain up` starts them")
     if not all(row["live"] for row in rows):
         raise typer.Exit(1)
+
+
+def _api_port(settings: Settings, given: int | None) -> int:
+    """Return the port of the API: the one that is said, else the usual one unless somebody else has it."""
+    if given is not None or "api_port" in Settings.explicit():
+        return given or settings.api_port
+    return settings.api_port if is_free(settings.api_port) else 0
+
+
+def _api_url() -> dict[str, str]:
+    state = background.read_state(HOME)
+    port = next((worker.port for worker in state.workers if worker.name == API), None) if state else None
+    return {} if port is None else {API: f"http://127.0.0.1:{port}"}
 
 
 def _ports(configured: dict[str, str], given: dict[EngineName, int | None]) -> dict[str, int]:

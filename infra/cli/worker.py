@@ -30,6 +30,7 @@ class Worker(StrEnum):
     ANALYSIS = "analysis"
     SINKS_CLICKHOUSE = "sinks-clickhouse"
     SINKS_POSTGRES = "sinks-postgres"
+    API = "api"
     SINKS = "sinks"
     """Both of them, as two child processes."""
 
@@ -52,6 +53,8 @@ def worker(name: Worker, prefix: Prefix = None) -> None:
         run_ingest(settings)
     elif name is Worker.ANALYSIS:
         run_analysis(settings)
+    elif name is Worker.API:
+        run_api(settings)
     elif name is Worker.SINKS:
         run_both_sinks(settings)
     else:
@@ -72,6 +75,13 @@ def run_analysis(settings: Settings) -> None:
     from agents.analysis import analysis_app
 
     run_faust(analysis_app(settings), settings)
+
+
+def run_api(settings: Settings) -> None:
+    """Serve the API as this process."""
+    from connectors.http.serve import serve
+
+    serve(settings)
 
 
 def run_sinks(settings: Settings, database: str) -> None:

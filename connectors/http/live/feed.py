@@ -16,11 +16,13 @@ from connectors.log import TIMEOUT_S, offsets_held, read_range, reader
 from connectors.settings import Settings
 from schemas import topics
 from schemas.definitions import ChainDefinition
+from schemas.slo import SloStatus
+from schemas.topics import Topic
 from streams.rules import RuleBook
 
 log = structlog.get_logger("http")
 BATCH_S = 0.05
-FROM_START = {topics.OPEN_EXECUTIONS.name, topics.DEFINITIONS.name}
+FROM_START = {topics.OPEN_EXECUTIONS.name, topics.DEFINITIONS.name, topics.SLO.name}
 """Compacted topics: what they hold is the state."""
 
 
@@ -38,6 +40,8 @@ class Feed:
         self._thread: threading.Thread | None = None
         self.rules = RuleBook((), settings.max_definitions)
         self.executions = LiveExecutions(self.rules, settings.live_finished)
+        self.slos: dict[tuple[str, str], SloStatus] = {}
+        """By tenant and chain."""
         self.failure: str | None = None
         """Why it has ended, in a sentence; the process is not ready any more then."""
 
@@ -119,16 +123,20 @@ class Feed:
         if value is None:  # a tombstone
             self._positions[stream.name][partition] = offset
             return
-        if stream.topic is topics.DEFINITIONS:
-            self._define(value, offset)
+        if stream.topic in (topics.DEFINITIONS, topics.SLO):
+            self._keep(stream.topic, value, offset)
         records = self.executions.ended(value) if stream.topic is topics.TRACES else [value]
         yield from frames_of(stream, partition, offset, records, self._positions[stream.name])
 
-    def _define(self, value: bytes, offset: int) -> None:
+    def _keep(self, topic: Topic, value: bytes, offset: int) -> None:
         try:
-            self.rules.add(ChainDefinition.decode(value))
+            if topic is topics.DEFINITIONS:
+                self.rules.add(ChainDefinition.decode(value))
+            else:
+                status = SloStatus.decode(value)
+                self.slos[status.tenant, status.chain] = status
         except ValidationError as error:
-            log.error("definition refused", offset=offset, reason=str(error.errors()[0]["msg"]))
+            log.error("record refused", topic=topic.name, offset=offset, reason=str(error.errors()[0]["msg"]))
 
 
 def frames_of(stream: Stream, partition: int, offset: int, records: list[bytes], position: dict[int, int]) -> Iterator[Frame]:

@@ -67,8 +67,9 @@ def _incident(record: dict[str, Any]) -> Facts:
 def _keyed(record: dict[str, Any]) -> Facts:
     """Return the facts of a record with a chain, a component and a user, each perhaps left out."""
     return Facts(
-        record["tenant"], _names(record.get("chain")), _names(record.get("component")), "", record.get("status", ""), record.get("user", "")
-    )
+        record["tenant"], _names(record.get("chain")), _names(record.get("component")), "",
+        record.get("status") or record.get("state", ""), record.get("user") or "",
+    )  # fmt: skip
 
 
 def _edge(record: dict[str, Any]) -> Facts:
@@ -90,6 +91,8 @@ STREAMS: dict[str, Stream] = {
         Stream("health", topics.HEALTH, _keyed, "health windows of steps, chains and components"),
         Stream("dependencies", topics.DEPENDENCIES, _edge, "observed dependencies"),
         Stream("executions", topics.TRACES, _keyed, "executions that have ended"),
+        Stream("slos", topics.SLO, _keyed, "error budgets of chains"),
+        Stream("limits", topics.LIMITS, _keyed, "tenants near a limit of their tier, or at it"),
         Stream("flows", topics.DEFINITIONS, _definition, "changes of the registry"),
     )
 }

@@ -10,9 +10,10 @@ from connectors.http.routes import (
     live,
     meta,
     operations,
+    slos,
     tenants,
 )
 
 ROUTERS = tuple(
-    module.router for module in (executions, health, components, incidents, alerts, live, business, tenants, operations, meta)
+    module.router for module in (executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
 )

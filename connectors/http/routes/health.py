@@ -161,8 +161,10 @@ def list_anomalies(
 
 def _anomaly(row: dict[str, Any]) -> StoredAnomaly:
     names = ("feature", "detector", "value", "expected", "contribution")
-    features = [FeatureContribution(**dict(zip(names, feature, strict=True))) for feature in row["features"]]
-    return StoredAnomaly(**{**row, "features": features})
+    features = [FeatureContribution(**dict(zip(names, feature, strict=True))) for feature in row["last_features"]]
+    newest = {name: row[f"last_{name}"] for name in ("score", "threshold", "direction", "learned_windows", "detectors_version")}
+    same = {name: row[name] for name in ("id", "chain", "step", "component", "window_start_unix_us", "window_end_unix_us")}
+    return StoredAnomaly(**same, **newest, revision=row["newest"], features=features)
 
 
 _NEWEST = """

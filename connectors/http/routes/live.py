@@ -11,10 +11,11 @@ from fastapi import APIRouter, Header, Path, Query, WebSocket, WebSocketExceptio
 from fastapi.responses import StreamingResponse
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from connectors.database import EVERY_TENANT
 from connectors.http.live.feed import catch_up
 from connectors.http.live.frames import STREAMS, Facts, Frame, position_of
 from connectors.http.live.hub import Gap, Subscription
-from connectors.http.principal import EVERY_TENANT, Principal
+from connectors.http.principal import Principal
 from connectors.http.problems import FieldProblem, Refused
 from connectors.http.scope import Reader
 from connectors.http.services import Services

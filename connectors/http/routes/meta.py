@@ -40,3 +40,11 @@ def readyz(request: Request) -> Response:
 def metrics() -> Response:
     """Return the process's figures."""
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/status", include_in_schema=False)
+def status(request: Request) -> dict[str, object]:
+    """Return what `flowchain status` shows."""
+    found = services(request)
+    ready = found.feed.ready and found.feed.failure is None
+    return {"worker": "api", "live": found.feed.failure is None, "ready": ready, "live_clients": found.hub.clients}

@@ -10,10 +10,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from connectors.http import times
 from connectors.http.idempotency import once
 from connectors.http.paging import Page, Paged
-from connectors.http.principal import EVERY_TENANT, Role
 from connectors.http.problems import COMMON, not_found
 from connectors.http.scope import Administrator, Fingerprint, IdempotencyKey, Overseer, Owner, Reader
-from connectors.http.tokens import new_key
+from connectors.keys import Role, create_key, revoke_key
 from connectors.registry.tenants import put_tenant, remove_tenant
 from schemas.base import WITHOUT_CONTROLS
 
@@ -199,18 +198,18 @@ def list_keys(scope: Administrator, page: Paged, revoked: Annotated[bool, Query(
 
 
 @router.post("/keys", status_code=201, summary="Make an API key", response_model=NewKey)
-def create_key(scope: Administrator, body: KeyIn) -> NewKey:
+def make_key(scope: Administrator, body: KeyIn) -> NewKey:
     """Make a key of the tenant. It is shown in this answer only, so the answer is not kept for an idempotency key."""
     with scope.database() as connection:
-        return insert_key(connection, scope.tenant, body, scope.principal.id)
+        key, row = create_key(connection, scope.tenant, body.name, body.role, scope.principal.id, body.expires_at)
+    return NewKey(**key_facts(row), key=key)
 
 
 @router.delete("/keys/{key}", status_code=204, summary="Revoke an API key", response_class=Response)
-def revoke_key(scope: Administrator, key: KeyId) -> None:
+def end_key(scope: Administrator, key: KeyId) -> None:
     """Make a key invalid from now on."""
-    query = "UPDATE api_keys SET revoked_at = now() WHERE tenant = %s AND id = %s AND revoked_at IS NULL"
     with scope.database() as connection:
-        if not connection.execute(query, [scope.tenant, key]).rowcount:
+        if not revoke_key(connection, scope.tenant, key):
             raise not_found(f"key {key} that is valid")
 
 
@@ -233,14 +232,6 @@ def audit_entry(row: dict[str, Any]) -> AuditEntry:
     return AuditEntry(**{name: row[name] for name in row if name != "at"}, at_unix_us=times.unix_us(row["at"]) or 0)
 
 
-def insert_key(connection: Connection, tenant: str, body: KeyIn, actor: str) -> NewKey:
-    """Store a new key and return it with itself."""
-    ident, key, hashed = new_key()
-    row = connection.execute(_INSERT_KEY, [ident, tenant, body.name, body.role, hashed, actor, body.expires_at]).fetchone()
-    assert row is not None
-    return NewKey(**key_facts(row), key=key)
-
-
 def key_facts(row: dict[str, Any]) -> dict[str, Any]:
     """Return what may be told of a row of api_keys."""
     same = {name: row[name] for name in ("id", "tenant", "name", "role", "created_by")}
@@ -252,7 +243,6 @@ def _tenant(row: dict[str, Any]) -> TenantOut:
     return TenantOut(**same, created_unix_us=times.unix_us(row["created_at"]) or 0, updated_unix_us=times.unix_us(row["updated_at"]) or 0)
 
 
-assert EVERY_TENANT == "*", "TenantName leaves it out"
 _ME = """
 SELECT t.*,
     (SELECT count(*) FROM flow_definitions_current d WHERE d.tenant = %(tenant)s) AS chains_declared,
@@ -264,8 +254,6 @@ SELECT tier, day, sum(executions)::bigint AS executions, sum(completed)::bigint 
     count(DISTINCT (tenant, chain)) AS chains, count(DISTINCT (tenant, user_id)) FILTER (WHERE user_id <> '') AS users
 FROM flow_usage_daily WHERE day >= %(since)s::date AND day <= %(until)s::date
 GROUP BY tier, day ORDER BY day DESC, tier LIMIT 10000"""
-_INSERT_KEY = """
-INSERT INTO api_keys (id, tenant, name, role, hash, created_by, expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING *"""
 AUDIT = """
 SELECT id, tenant, at, actor, action, object_type, object_id, before, after FROM audit_log
 WHERE tenant = %(tenant)s AND at >= %(since)s AND at < %(until)s
