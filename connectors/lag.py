@@ -13,7 +13,7 @@ GROUPS: dict[str, tuple[Topic, ...]] = {
     "ingest": (topics.EVENTS,),
     "analysis": (topics.PARTIALS,),
     "sinks-clickhouse": (topics.TRACES, topics.HEALTH, topics.DEPENDENCIES, topics.ANOMALIES),
-    "sinks-postgres": (topics.TRACES, topics.HEALTH, topics.DEFINITIONS),
+    "sinks-postgres": (topics.TRACES, topics.HEALTH, topics.DEPENDENCIES, topics.INCIDENTS, topics.ALERTS),
 }
 
 

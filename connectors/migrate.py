@@ -97,7 +97,7 @@ def migrate_postgres(dsn: str, schema: str = "flowchain", folder: Path = SCHEMAS
 def _prepare_postgres(connection: psycopg.Connection, schema: str) -> None:
     name = sql.Identifier(schema)
     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
-    connection.execute(sql.SQL("SET search_path TO {}").format(name))
+    connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(name))
     connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL,"
         " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"

@@ -1,36 +1,17 @@
 """Writes batches to PostgreSQL: rows and offset in one transaction, so a batch is stored with its offset or
 not at all.
 
-A batch is COPYed into temporary tables and merged from there. Of several rows with one key the highest
-revision counts, within the batch as well as against what is stored. Synchronous: an agent runs it in a
-thread; methods take turns.
+How rows are merged is in connectors/merging.py. Synchronous: an agent runs it in a thread; methods take turns.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from connectors.merging import Row, Upsert, ensure_partitions, merge
 from connectors.sink import Driver, Server
-
-Row = Sequence[Any]
-
-
-@dataclass(frozen=True)
-class Upsert:
-    """How rows of one table are merged. All names are our own constants."""
-
-    table: str
-    columns: tuple[str, ...]
-    key: tuple[str, ...]
-    revision: tuple[str, ...]
-    """Compared from the left; a row replaces one with the same key unless its revision is lower."""
-    owner: tuple[str, ...] = ()
-    """When set: rows of the same owner with a lower revision than the newest are removed (steps a chain no
-    longer has)."""
 
 
 class StaleWriter(Exception):
@@ -83,6 +64,8 @@ class PostgresSink:
         """
 
         def store(connection: psycopg.Connection) -> None:
+            for table, batch in rows.items():
+                ensure_partitions(connection, self._upserts[table], batch)
             with connection.transaction():
                 if self._claim(connection, topic, partition, first, last):
                     for table, batch in rows.items():
@@ -134,79 +117,14 @@ def _stored_offset(connection: psycopg.Connection, sink: str, topic: str, partit
     return row[0] if row else None
 
 
-def merge(connection: psycopg.Connection, upsert: Upsert, rows: Sequence[Row]) -> None:
-    """Merge rows into a table, inside the caller's transaction."""
-    stage = sql.Identifier("pg_temp", f"batch_{upsert.table}")
-    _fill(connection, upsert, stage, rows)
-    connection.execute(_merge_statement(upsert, stage))
-    if upsert.owner:
-        connection.execute(_prune_statement(upsert, stage))
-
-
-def _fill(connection: psycopg.Connection, upsert: Upsert, stage: sql.Identifier, rows: Sequence[Row]) -> None:
-    parts = {"stage": stage, "columns": _names(upsert.columns), "table": sql.Identifier(upsert.table)}
-    empty = sql.SQL(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS {stage} ON COMMIT DELETE ROWS AS SELECT {columns} FROM"
-        " {table} LIMIT 0"
-    )
-    connection.execute(empty.format(**parts))
-    with connection.cursor().copy(sql.SQL("COPY {stage} ({columns}) FROM STDIN").format(**parts)) as copy:
-        for row in rows:
-            copy.write_row(row)
-
-
-def _merge_statement(upsert: Upsert, stage: sql.Identifier) -> sql.Composed:
-    # DISTINCT ON takes the highest revision of each key; its order by key also keeps concurrent writers from
-    # deadlocking.
-    text = """
-        INSERT INTO {table} AS held ({columns})
-        SELECT DISTINCT ON ({key}) {columns} FROM {stage} ORDER BY {key}, {newest_first}
-        ON CONFLICT ({key}) DO UPDATE SET {assignments}, updated_at = now()
-        WHERE ({new}) >= ({old})"""
-    return sql.SQL(text).format(
-        table=sql.Identifier(upsert.table),
-        columns=_names(upsert.columns),
-        key=_names(upsert.key),
-        stage=stage,
-        newest_first=_join("{} DESC", upsert.revision),
-        assignments=_join("{} = excluded.{}", [c for c in upsert.columns if c not in upsert.key]),
-        new=_join("excluded.{}", upsert.revision),
-        old=_join("held.{}", upsert.revision),
-    )
-
-
-def _prune_statement(upsert: Upsert, stage: sql.Identifier) -> sql.Composed:
-    text = """
-        DELETE FROM {table} AS held USING (SELECT {owner}, max({revision}) AS newest FROM {stage} GROUP BY
-        {owner}) AS batch
-        WHERE ({held}) = ({batch}) AND held.{revision} < batch.newest"""
-    return sql.SQL(text).format(
-        table=sql.Identifier(upsert.table),
-        owner=_names(upsert.owner),
-        revision=sql.Identifier(upsert.revision[0]),
-        stage=stage,
-        held=_join("held.{}", upsert.owner),
-        batch=_join("batch.{}", upsert.owner),
-    )
-
-
-def _names(columns: Sequence[str]) -> sql.Composed:
-    return _join("{}", columns)
-
-
-def _join(pattern: str, columns: Sequence[str]) -> sql.Composed:
-    """Return the pattern filled with each column's name, separated by commas."""
-    count = pattern.count("{}")
-    template: Any = pattern
-    return sql.SQL(", ").join(sql.SQL(template).format(*[sql.Identifier(name)] * count) for name in columns)
-
-
 def is_transient(error: BaseException) -> bool:
     """Return whether the same transaction may succeed later."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:  # no answer from the server: the connection failed or broke
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    if isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None:
+        return True  # the partition was dropped between its making and the row: it is made again
     # connection, rollback (serialization, deadlock), resources, operator intervention (shutdown, not yet
     # started)
     return error.sqlstate.startswith(("08", "40", "53", "57P"))

@@ -16,8 +16,7 @@ from connectors.rows.position import Position
 from connectors.settings import Settings
 from connectors.telemetry import RETRIES
 from schemas import topics
-from schemas.analysis import Anomaly
-from schemas.definitions import ChainDefinition
+from schemas.analysis import Alert, Anomaly, Incident
 from schemas.health import DependencyWindow, HealthWindow
 from schemas.internal import TraceBatch
 from schemas.operations import RecoveryAction
@@ -128,7 +127,8 @@ CLICKHOUSE: tuple[Binding, ...] = (
 POSTGRES: tuple[Binding, ...] = (
     Binding(topics.TRACES, pg.EXECUTIONS.table, decode_batch, _postgres((pg.EXECUTIONS,), pg.execution_rows)),
     Binding(topics.HEALTH, pg.METRICS.table, HealthWindow.decode, _postgres((pg.METRICS,), pg.metric_rows)),
-    Binding(topics.DEFINITIONS, pg.DEFINITIONS.table, ChainDefinition.decode,
-            _postgres((pg.DEFINITIONS, pg.CHAINS), pg.definition_rows)),
+    Binding(topics.DEPENDENCIES, pg.DEPENDENCIES.table, DependencyWindow.decode, _postgres((pg.DEPENDENCIES,), pg.dependency_rows)),
+    Binding(topics.INCIDENTS, pg.INCIDENTS.table, Incident.decode, _postgres((pg.INCIDENTS,), pg.incident_rows)),
+    Binding(topics.ALERTS, pg.ALERTS.table, Alert.decode, _postgres((pg.ALERTS,), pg.alert_rows)),
 )  # fmt: skip
 BINDINGS = {"clickhouse": CLICKHOUSE, "postgres": POSTGRES}

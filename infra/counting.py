@@ -9,7 +9,7 @@ from connectors.settings import Settings
 from schemas.topics import HEALTH, TRACES
 
 CLICKHOUSE_TABLES = ("chain_health_metrics", "chain_execution_traces", "chain_dependency_events", "chain_anomalies")
-POSTGRES_TABLES = ("flow_executions", "flow_metrics", "flow_definitions", "flow_chains")
+POSTGRES_TABLES = ("flow_executions", "flow_metrics", "flow_dependencies", "flow_incidents", "flow_alerts")
 
 
 def counted_events(settings: Settings) -> int:

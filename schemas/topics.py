@@ -39,7 +39,7 @@ EVENTS = Topic(
     config={"message.timestamp.type": "LogAppendTime"},
 )
 DEFINITIONS = Topic(
-    "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest", "sinks"),
+    "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest",),
     "Declared chains, the newest version of each.", "one", cleanup="compact",
 )
 OPEN_EXECUTIONS = Topic(
@@ -79,11 +79,11 @@ ANOMALIES = Topic(
     "Windows that differ from what their key has shown before, with the reasons.", "analysis",
 )
 INCIDENTS = Topic(
-    "flowchain.incidents.v1", "tenant", "Incident", ("analysis",), ("people",),
+    "flowchain.incidents.v1", "tenant", "Incident", ("analysis",), ("sinks", "people"),
     "What belongs together, its suspects and its blast radius.", "analysis", 30 * DAY_MS,
 )
 ALERTS = Topic(
-    "flowchain.alerts.v1", "tenant", "Alert", ("analysis",), ("people",),
+    "flowchain.alerts.v1", "tenant", "Alert", ("analysis",), ("sinks", "people"),
     "What pages a person: opened, updated, resolved or retracted, by revision.", "analysis", 30 * DAY_MS,
 )
 TENANTS = Topic(
@@ -129,7 +129,7 @@ def _dead_letters(topic: Topic) -> Topic:
 
 
 DEAD_LETTERS: Mapping[str, Topic] = {EVENTS.name: EVENTS_DLQ} | {
-    topic.name: _dead_letters(topic) for topic in (TRACES, HEALTH, DEPENDENCIES, ANOMALIES, RECOVERY_ACTIONS, DEFINITIONS)
+    topic.name: _dead_letters(topic) for topic in (TRACES, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS, ALERTS, RECOVERY_ACTIONS)
 }
 """The dead letters of each topic that is read record by record, by the topic's name."""
 

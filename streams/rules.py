@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 
 from mypy_extensions import mypyc_attr
 
-from schemas.definitions import ChainDefinition, ChainStep
+from schemas.definitions import ChainDefinition, ChainStep, FlowEdge, order
 from schemas.internal import EdgeDelta
+from schemas.order import Arrow, reachable, successors
 
 
 @mypyc_attr(acyclic=True)
@@ -55,13 +56,14 @@ class ChainRules:
 
 
 def compile_definition(definition: ChainDefinition) -> ChainRules:
-    """Return the rules of a definition: a step without `after` follows the one before it in the list."""
+    """Return the rules of a definition. A loop orders nothing: every step that it may bring about again is repeated."""
+    edges = order(definition)
+    arrows = {(edge.source, edge.target) for edge in edges if not edge.loop}
+    again = _repeated(edges, arrows)
     names = [step.name for step in definition.steps]
-    after: dict[str, tuple[str, ...]] = {}
-    for index, step in enumerate(definition.steps):
-        after[step.name] = step.after if step.after is not None else tuple(names[max(0, index - 1) : index])
-    before = {name: tuple(n for n in names if name in after[n]) for name in names}
-    steps = {step.name: _rule(step, after[step.name], before[step.name]) for step in definition.steps}
+    after: dict[str, tuple[str, ...]] = {name: tuple(n for n in names if (n, name) in arrows) for name in names}
+    before = {name: tuple(n for n in names if (name, n) in arrows) for name in names}
+    steps = {step.name: _rule(step, after[step.name], before[step.name], step.name in again) for step in definition.steps}
     required = frozenset(step.name for step in definition.steps if not step.optional)
     timed = tuple(rule for rule in steps.values() if rule.deadline_us and not rule.optional)
     due_after_us = {
@@ -74,7 +76,17 @@ def compile_definition(definition: ChainDefinition) -> ChainRules:
     )
 
 
-def _rule(step: ChainStep, after: tuple[str, ...], before: tuple[str, ...]) -> StepRule:
+def _repeated(edges: list[FlowEdge], arrows: set[Arrow]) -> set[str]:
+    """Return the steps that lie on a way from where a loop leads to where it begins."""
+    forward, backward = successors(arrows), successors((target, source) for source, target in arrows)
+    found: set[str] = set()
+    for edge in edges:
+        if edge.loop:
+            found |= reachable([edge.target], forward) & reachable([edge.source], backward)
+    return found
+
+
+def _rule(step: ChainStep, after: tuple[str, ...], before: tuple[str, ...], again: bool) -> StepRule:
     return StepRule(
         name=step.name,
         component=step.component,
@@ -83,7 +95,7 @@ def _rule(step: ChainStep, after: tuple[str, ...], before: tuple[str, ...]) -> S
         expected_us=round((step.expected_duration_ms or 0) * 1000),
         deadline_us=round((step.deadline_ms or 0) * 1000),
         optional=step.optional,
-        repeated=step.repeated,
+        repeated=step.repeated or again,
         input=step.input or "",
         output=step.output or "",
     )

@@ -5,10 +5,10 @@ from typing import Any
 
 import orjson
 
-from connectors.postgres import Upsert
+from connectors.merging import Upsert
 from connectors.rows.position import Position, optional_timestamp, text, timestamp
-from schemas.definitions import ChainDefinition, ChainStep
-from schemas.health import HealthWindow
+from schemas.analysis import Alert, Incident
+from schemas.health import DependencyWindow, HealthWindow
 from schemas.internal import COMPLETED, FAILED, Execution, TraceBatch
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -18,13 +18,13 @@ _SOURCE = ("source_topic", "source_partition", "source_offset")
 EXECUTIONS = Upsert(
     table="flow_executions",
     columns=(
-        "tenant", "execution", "chain", "chain_version", "user_id", "tier", "component", "status",
-        "started_at",
-        "last_event_at", "ended_at", "duration_us", "error_type", "error_message", "steps", "steps_completed",
+        "tenant", "execution", "started_on", "chain", "chain_version", "user_id", "tier", "component", "status",
+        "started_at", "last_event_at", "ended_at", "duration_us", "error_type", "error_message", "steps", "steps_completed",
         "steps_failed", "steps_pending", "missing_steps", "violations", "revision", *_SOURCE,
     ),
-    key=("tenant", "execution"),
+    key=("tenant", "execution", "started_on"),
     revision=("revision", "source_offset"),
+    day="started_on",
 )  # fmt: skip
 
 METRICS = Upsert(
@@ -42,26 +42,22 @@ METRICS = Upsert(
     revision=("window_start", "revision"),
 )  # fmt: skip
 
-DEFINITIONS = Upsert(
-    table="flow_definitions",
+DEPENDENCIES = Upsert(
+    table="flow_dependencies",
     columns=(
-        "tenant", "kind", "name", "version", "description", "definition", "steps", "effective_from",
-        "revision", *_SOURCE,
+        "tenant", "provenance", "kind", "flow", "source", "target", "topic", "events", "failed", "latency_mean_us", "revision",
+        "first_seen_at", "last_seen_at", *_SOURCE,
     ),
-    key=("tenant", "kind", "name", "version"),
-    revision=("revision",),
+    key=("tenant", "provenance", "kind", "flow", "source", "target", "topic"),
+    revision=("last_seen_at", "revision"),
+    earliest="first_seen_at",
 )  # fmt: skip
 
-CHAINS = Upsert(
-    table="flow_chains",
-    columns=(
-        "tenant", "chain", "version", "position", "step", "component", "after_steps", "expected_duration_us",
-        "deadline_us", "optional", "repeated", "input_type", "output_type", "revision",
-    ),
-    key=("tenant", "chain", "version", "position"),
-    revision=("revision",),
-    owner=("tenant", "chain", "version"),
+_REVISED = (
+    "tenant", "id", "revision", "status", "severity", "title", "cause", "opened_at", "updated_at", "resolved_at", "document", *_SOURCE,
 )  # fmt: skip
+INCIDENTS = Upsert("flow_incidents", _REVISED, key=("tenant", "id"), revision=("revision",), touched="stored_at")
+ALERTS = Upsert("flow_alerts", _REVISED, key=("tenant", "id"), revision=("revision",), touched="stored_at")
 
 
 def execution_rows(records: Iterable[tuple[Position, TraceBatch]]) -> Rows:
@@ -75,7 +71,8 @@ def execution_rows(records: Iterable[tuple[Position, TraceBatch]]) -> Rows:
 def _execution_row(position: Position, e: Execution) -> tuple[Any, ...]:
     statuses = [step.status for step in e.steps.values()]
     return (
-        text(e.tenant), text(e.execution), text(e.chain), text(e.chain_version), text(e.user), text(e.tier),
+        text(e.tenant), text(e.execution), timestamp(e.start_us or e.last_us).date(), text(e.chain), text(e.chain_version),
+        text(e.user), text(e.tier),
         text(e.component), e.status, optional_timestamp(e.start_us), optional_timestamp(e.last_us),
         optional_timestamp(e.ended_us), e.duration_us, text(e.error_type), text(e.error_message),
         len(statuses),
@@ -102,39 +99,40 @@ def _metric_row(position: Position, w: HealthWindow) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def definition_rows(records: Iterable[tuple[Position, ChainDefinition]]) -> Rows:
-    """Return the rows of flow_definitions and of flow_chains."""
-    found = list(records)
+def dependency_rows(records: Iterable[tuple[Position, DependencyWindow]]) -> Rows:
+    """Return the rows of flow_dependencies: what was observed."""
+    return {DEPENDENCIES.table: [_dependency_row(position, window) for position, window in records]}
+
+
+def _dependency_row(position: Position, w: DependencyWindow) -> tuple[Any, ...]:
+    return (
+        text(w.tenant), "observed", w.kind, text(w.chain), text(w.source), text(w.target), text(w.topic), w.count, w.failed,
+        w.latency_mean_us, w.revision, timestamp(w.window_start_unix_us), timestamp(w.window_end_unix_us), *position,
+    )  # fmt: skip
+
+
+def incident_rows(records: Iterable[tuple[Position, Incident]]) -> Rows:
+    """Return the rows of flow_incidents."""
     return {
-        DEFINITIONS.table: [_definition_row(position, chain) for position, chain in found],
-        CHAINS.table: [
-            _chain_row(position, chain, place, step)
-            for position, chain in found
-            for place, step in enumerate(chain.steps)
-        ],
+        INCIDENTS.table: [
+            _revised_row(position, incident, incident.suspects[0].component if incident.suspects else "")
+            for position, incident in records
+        ]
     }
 
 
-def _definition_row(position: Position, d: ChainDefinition) -> tuple[Any, ...]:
+def alert_rows(records: Iterable[tuple[Position, Alert]]) -> Rows:
+    """Return the rows of flow_alerts."""
+    return {
+        ALERTS.table: [_revised_row(position, alert, alert.cause.component if alert.cause else "") for position, alert in records]
+    }
+
+
+def _revised_row(position: Position, x: Incident | Alert, cause: str) -> tuple[Any, ...]:
     return (
-        text(d.tenant or ""), "chain", text(d.name), text(d.version), text(d.description),
-        _json(d.model_dump(mode="json", exclude_none=True)), len(d.steps),
-        timestamp(d.effective_from_unix_us),
-        position.offset, *position,
+        text(x.tenant), x.id, x.revision, x.status, x.severity, text(x.title), text(cause), timestamp(x.opened_unix_us),
+        timestamp(x.updated_unix_us), optional_timestamp(x.resolved_unix_us or 0), _json(x.model_dump(mode="json")), *position,
     )  # fmt: skip
-
-
-def _chain_row(position: Position, d: ChainDefinition, place: int, s: ChainStep) -> tuple[Any, ...]:
-    after = None if s.after is None else [text(name) for name in s.after]
-    return (
-        text(d.tenant or ""), text(d.name), text(d.version), place, text(s.name), text(s.component), after,
-        _microseconds(s.expected_duration_ms), _microseconds(s.deadline_ms), s.optional, s.repeated,
-        s.input and text(s.input), s.output and text(s.output), position.offset,
-    )  # fmt: skip
-
-
-def _microseconds(milliseconds: float | None) -> int | None:
-    return None if milliseconds is None else round(milliseconds * 1000)
 
 
 def _json(value: Any) -> str:

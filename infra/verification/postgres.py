@@ -37,7 +37,9 @@ def compare_executions(
     seen = set()
     names = {_text(tenant, execution): (tenant, execution) for tenant, execution in truth.keys_of_runs}
     columns = ("tenant", "execution", *EXECUTION.values(), "source_offset")
-    where = sql.SQL("source_topic = {} AND source_partition = {}").format(sql.Literal(topic), sql.Literal(partition))
+    own = sql.SQL("source_topic = {} AND source_partition = {}").format(sql.Literal(topic), sql.Literal(partition))
+    _note_superseded(connection, schema, own, tally)
+    where = sql.SQL(_NEWEST).format(own=own, table=sql.Identifier(schema, "flow_executions"))
     for row in _rows(connection, schema, "flow_executions", columns, where):
         stored = (row["tenant"], row["execution"])
         name = names.get(stored, stored)
@@ -51,6 +53,24 @@ def compare_executions(
     for name in truth.keys_of_runs:
         if name not in seen and truth.is_settled(*name):
             compare_one(tally, name, pack(execution_row(truth.runs(*name)[-1])), None)
+
+
+_NEWEST = """{own} AND NOT EXISTS (
+    SELECT FROM {table} AS newer
+    WHERE newer.tenant = flow_executions.tenant AND newer.execution = flow_executions.execution
+    AND (newer.revision, newer.source_offset) > (flow_executions.revision, flow_executions.source_offset))"""
+"""An execution id that was used again more than a day later has a row for each time."""
+
+
+def _note_superseded(connection: psycopg.Connection, schema: str, own: sql.Composable, tally: Tally) -> None:
+    """Count what a later revision on the next day should have replaced."""
+    table = sql.Identifier(schema, "flow_executions")
+    query = sql.SQL(
+        "SELECT tenant, execution, later.started_on::text FROM (SELECT * FROM {table} WHERE {own}) AS later JOIN {table} AS earlier "
+        "USING (tenant, execution) WHERE later.started_on = earlier.started_on + 1"
+    )
+    for tenant, execution, day in connection.execute(query.format(table=table, own=own)):
+        tally.note("duplicated", f"{tenant} {execution}", "started_on", "one day", day)
 
 
 def execution_row(x: Execution) -> Record:

@@ -106,9 +106,14 @@ COMMENTS = {
                CASE WHEN a.attnum IS NULL THEN obj_description(c.oid) ELSE col_description(c.oid, a.attnum)
                END
         FROM pg_class c LEFT JOIN LATERAL (SELECT attname, attnum FROM pg_attribute
-            WHERE attrelid = c.oid AND attnum > 0 AND c.relkind = 'r' UNION ALL SELECT NULL, NULL) a ON true
-        WHERE c.relnamespace = '{0}'::regnamespace AND c.relname NOT LIKE '%_pkey' AND c.relkind IN ('r',
-        'i')""",
+            WHERE attrelid = c.oid AND attnum > 0 AND c.relkind IN ('r', 'p') UNION ALL SELECT NULL, NULL) a ON true
+        WHERE c.relnamespace = '{0}'::regnamespace AND c.relname NOT LIKE '%_pkey' AND c.relkind IN ('r', 'p', 'i',
+        'I', 'v') AND NOT c.relispartition
+        UNION ALL SELECT proname || '()', obj_description(oid) FROM pg_proc WHERE pronamespace = '{0}'::regnamespace
+        UNION ALL SELECT tgrelid::regclass || ' ' || tgname, obj_description(t.oid) FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+        WHERE c.relnamespace = '{0}'::regnamespace AND NOT tgisinternal
+        UNION ALL SELECT polrelid::regclass || ' ' || polname, obj_description(p.oid) FROM pg_policy p JOIN pg_class c ON c.oid = polrelid
+        WHERE c.relnamespace = '{0}'::regnamespace""",
 }
 
 
@@ -129,13 +134,16 @@ def test_units_are_said_in_the_comments(target: Target) -> None:
 
 @pytest.mark.parametrize("folder", ["clickhouse", "postgres"])
 def test_every_statement_says_what_it_makes(folder: str) -> None:
-    statements = [statement for migration in load(SCHEMAS / folder) for statement in migration.statements]
-    kinds = r"CREATE (TABLE|VIEW|MATERIALIZED VIEW|INDEX|UNIQUE INDEX)|COMMENT ON|ALTER TABLE"
+    bodies, remarks = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL), re.compile(r"(?m)^--.*\n")
+    files = [Migration(m.version, m.name, bodies.sub("''", remarks.sub("", m.text))) for m in load(SCHEMAS / folder)]
+    statements = [statement for migration in files for statement in migration.statements]
+    made = r"CREATE (TABLE|TEMPORARY TABLE|VIEW|INDEX|UNIQUE INDEX|FUNCTION|TRIGGER)"
+    kinds = rf"{made}|COMMENT ON|ALTER TABLE|DROP (TABLE|INDEX)|INSERT INTO|DELETE FROM|SELECT|DO ''"
     if folder == "clickhouse":  # a half-applied file is applied again
         made, changed = r"CREATE (TABLE|VIEW|MATERIALIZED VIEW)", r"ALTER TABLE \w+ (ADD|DROP) \w+"
         kinds = rf"{made} IF NOT EXISTS|{changed} IF (NOT )?EXISTS"
     for statement in statements:
-        assert re.match(kinds, re.sub(r"(?m)^--.*\n", "", statement).strip()), statement
+        assert re.match(kinds, statement), statement
 
 
 def test_files_must_be_numbered_without_gaps(tmp_path: Path) -> None:

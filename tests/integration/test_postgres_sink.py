@@ -14,22 +14,25 @@ from connectors.migrate import migrate_postgres
 from connectors.postgres import PostgresSink, StaleWriter
 from connectors.rows.position import Position
 from connectors.rows.postgres import (
-    CHAINS,
-    DEFINITIONS,
+    ALERTS,
+    DEPENDENCIES,
     EXECUTIONS,
+    INCIDENTS,
     METRICS,
-    definition_rows,
+    alert_rows,
+    dependency_rows,
     execution_rows,
+    incident_rows,
     metric_rows,
 )
 from connectors.sink import SinkRefused, SinkStopped
 from infra.devstack import Stack
-from schemas.definitions import ChainDefinition, ChainStep
-from schemas.health import HealthWindow, Histogram
+from schemas.analysis import Alert, Cause, Incident
+from schemas.health import DependencyWindow, HealthWindow, Histogram
 from schemas.internal import Execution, TraceBatch
 
 pytestmark = pytest.mark.timeout(120)
-ALL = (EXECUTIONS, METRICS, DEFINITIONS, CHAINS)
+ALL = (EXECUTIONS, METRICS, DEPENDENCIES, INCIDENTS, ALERTS)
 
 
 @pytest.fixture(scope="module")
@@ -204,31 +207,46 @@ def test_metrics_keep_the_newest_window(
     assert connection.execute(query, [tenant]).fetchall() == [(2, {"step.slow": 2})]
 
 
-def test_definition_published_again_loses_the_steps_it_no_longer_has(
-    writer: PostgresSink, connection: psycopg.Connection, tenant: str
-) -> None:
-    def chain(offset: int, *steps: str, version: str = "1") -> tuple[Position, ChainDefinition]:
-        declared = tuple(ChainStep(name=name, component="k", after=()) for name in steps)
-        return Position("t", 0, offset), ChainDefinition(
-            name="c", tenant=tenant, version=version, steps=declared
-        )
+def edge(start_us: int, revision: int, count: int) -> tuple[Position, DependencyWindow]:
+    return Position("t", 0, count), DependencyWindow(
+        id="d", tenant="t", chain="c", kind="call", source="a", target="b", window_start_unix_us=start_us,
+        window_end_unix_us=start_us + 10, revision=revision, count=count, failed=1, latency_mean_us=2.5, latency_max_us=3,
+    )  # fmt: skip
 
-    writer.write(
-        "t",
-        0,
-        0,
-        2,
-        definition_rows([chain(0, "a", "b", "c"), chain(1, "a", "b"), chain(2, "x", version="2")]),
-    )
-    query = "SELECT version, step FROM flow_chains WHERE tenant = %s ORDER BY version, position"
-    assert connection.execute(query, [tenant]).fetchall() == [("1", "a"), ("1", "b"), ("2", "x")]
-    writer.write("t", 0, 3, 3, definition_rows([chain(3, "a")]))
-    assert connection.execute(query, [tenant]).fetchall() == [("1", "a"), ("2", "x")]
-    flows = (
-        "SELECT version, steps, definition->>'name', revision FROM flow_definitions WHERE tenant = %s"
-        " ORDER BY version"
-    )
-    assert connection.execute(flows, [tenant]).fetchall() == [("1", 1, "c", 3), ("2", 1, "c", 2)]
+
+def test_observed_edge_keeps_the_newest_window_and_when_it_was_seen_first(writer: PostgresSink, connection: psycopg.Connection) -> None:
+    writer.write("t", 0, 0, 0, dependency_rows([edge(20, 0, 5), edge(10, 0, 4)]))
+    query = """SELECT provenance, events, revision, extract(microsecond FROM first_seen_at)::int, extract(microsecond FROM last_seen_at)::int
+        FROM flow_dependencies WHERE tenant = 't'"""
+    assert connection.execute(query).fetchall() == [("observed", 5, 0, 10, 30)]
+    writer.write("t", 0, 1, 1, dependency_rows([edge(30, 1, 7), edge(30, 2, 8), edge(20, 9, 6)]))
+    assert connection.execute(query).fetchall() == [("observed", 8, 2, 10, 40)]
+
+
+def test_incidents_and_alerts_keep_the_highest_revision(writer: PostgresSink, connection: psycopg.Connection, tenant: str) -> None:
+    common: dict[str, Any] = {
+        "tenant": tenant, "severity": "warning", "opened_unix_us": 1, "first_fault_unix_us": 1, "updated_unix_us": 2, "title": "nul \x00",
+        "suspects": [], "affected_executions": 0, "affected_sample": [], "violations": {}, "evidence": [],
+    }  # fmt: skip
+
+    def incident(revision: int, status: Any) -> tuple[Position, Incident]:
+        ended = {"resolved_unix_us": 3} if status == "resolved" else {}
+        return Position("t", 0, 1), Incident(**common, **ended, id="i", revision=revision, status=status, blast_radius=[], chains=["c"], anomalies=[])
+
+    def alert(revision: int, status: Any) -> tuple[Position, Alert]:
+        return Position("t", 0, 1), Alert(
+            **common, id="a", revision=revision, status=status, incident="i", summary="s", affected=[], affected_chains=[],
+            cause=Cause(component="k", probability=1.0, reason="r"),
+        )  # fmt: skip
+
+    writer.write("t", 0, 0, 0, incident_rows([incident(0, "open"), incident(2, "resolved"), incident(1, "open")]))
+    writer.write("t", 0, 1, 1, alert_rows([alert(3, "resolved")]) | incident_rows([incident(1, "open")]))
+    writer.write("t", 0, 2, 2, alert_rows([alert(2, "updated")]))
+    query = "SELECT revision, status, cause, title, resolved_at IS NULL, document->>'id', updated_at < stored_at FROM {} WHERE tenant = %s"
+    incidents = connection.execute(sql.SQL(query).format(sql.Identifier("flow_incidents")), [tenant]).fetchall()
+    alerts = connection.execute(sql.SQL(query).format(sql.Identifier("flow_alerts")), [tenant]).fetchall()
+    assert incidents == [(2, "resolved", "", "nul \ufffd", False, "i", True)]
+    assert alerts == [(3, "resolved", "k", "nul \ufffd", True, "a", True)]
 
 
 def test_server_that_is_away_is_waited_for_until_told_to_stop() -> None:

@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from connectors.postgres import Upsert
+from connectors.merging import Upsert
 from connectors.rows import clickhouse as ch
 from connectors.rows import postgres as pg
 from connectors.rows.position import Position, optional_timestamp, timestamp
 from connectors.rows.traces import TRACE_COLUMNS, trace_columns
 from schemas.analysis import Anomaly, FeatureContribution
-from schemas.definitions import ChainDefinition, ChainStep
 from schemas.health import (
     DependencyWindow,
     HealthWindow,
@@ -64,12 +63,6 @@ EXECUTION = Execution(
     violations=2, revision=1,
 )  # fmt: skip
 BATCH = TraceBatch("flowchain.events.v1", 3, START_US, [EXECUTION, EXECUTION])
-CHAIN = ChainDefinition(
-    name="c", description="nul \x00 and \\u0000", steps=(
-        ChainStep(name="s", component="k", expected_duration_ms=0.0015), ChainStep(name="s2", component="k",
-        after=("s",)),
-    ),
-)  # fmt: skip
 
 
 def rows(names: tuple[str, ...], columns: list[tuple[object, ...]]) -> list[dict[str, object]]:
@@ -78,7 +71,7 @@ def rows(names: tuple[str, ...], columns: list[tuple[object, ...]]) -> list[dict
 
 
 def upserted(upsert: Upsert, found: pg.Rows) -> list[dict[str, object]]:
-    assert set(upsert.key) | set(upsert.revision) | set(upsert.owner) <= set(upsert.columns)
+    assert set(upsert.key) | set(upsert.revision) <= set(upsert.columns)
     return [dict(zip(upsert.columns, row, strict=True)) for row in found[upsert.table]]
 
 
@@ -189,15 +182,13 @@ def test_metric_row() -> None:
     )
 
 
-def test_definition_gives_a_flow_and_one_row_per_step() -> None:
-    found = pg.definition_rows([(AT, CHAIN)])
-    (flow,), steps = upserted(pg.DEFINITIONS, found), upserted(pg.CHAINS, found)
-    assert (flow["tenant"], flow["kind"], flow["steps"], flow["revision"]) == ("", "chain", 2, 42)
-    assert flow["description"] == "nul \ufffd and \\u0000"
-    assert '"description":"nul \ufffd and \\\\u0000"' in str(flow["definition"])
-    assert [(step["position"], step["after_steps"], step["expected_duration_us"]) for step in steps] == [
-        (0, None, 2), (1, ["s"], None),
-    ]  # fmt: skip
+def test_execution_belongs_to_the_day_it_began_on_or_was_last_heard_of() -> None:
+    def day(start_us: int, last_us: int) -> str:
+        execution = Execution("t", "c", "e", 0, 0, start_us=start_us, last_us=last_us)
+        return str(upserted(pg.EXECUTIONS, pg.execution_rows([(AT, TraceBatch("e", 0, 1, [execution]))]))[0]["started_on"])
+
+    evening = 86_400_000_000 - 1
+    assert (day(evening, evening + 1), day(0, evening + 1), day(0, 0)) == ("1970-01-01", "1970-01-02", "1970-01-01")
 
 
 def test_times_are_exact_to_the_microsecond() -> None:
