@@ -1,7 +1,7 @@
 """The analysis worker: a Faust agent that takes partials through health, anomaly, impact and alerts.
 
 The topology: flowchain.partials.v1 -> [streams.analysis] -> health, dependencies, violations, anomalies, incidents,
-alerts. The commit order: (1) results, state and its mark in one Kafka transaction, (2) acknowledge the partials.
+alerts, slo, limits; beside it flowchain.definitions.v1 and flowchain.tenants.v1, of which the newest record is in force. The commit order: (1) results, state and its mark in one Kafka transaction, (2) acknowledge the partials.
 """
 
 import asyncio
@@ -15,15 +15,19 @@ from faust.types import TP, EventT
 from agents.analysis_state import AnalysisPartition
 from agents.faust_app import AGENT, make_app
 from agents.steady import NO_GENERATION, is_current
+from connectors.follow import Follower
+from connectors.objectives import ObjectiveReader, slo_book
 from connectors.settings import Settings
 from connectors.telemetry import LAG, Health, serve
+from connectors.tenants import TenantReader, tenant_book
 from schemas.topics import PARTIALS
 from streams.alerts import AlertSettings
-from streams.analysis import AnalysisSettings
+from streams.analysis import AnalysisSettings, Books
 from streams.anomaly import AnomalySettings
 from streams.graph import GraphSettings
 from streams.impact import ImpactSettings
 from streams.rootcause.memory import MemorySettings
+from streams.usage import UsageSettings
 
 log = structlog.get_logger("analysis")
 URGENT_S = 0.05
@@ -40,6 +44,9 @@ class AnalysisWorker:
         self._app = app
         self._topic = settings.topic(PARTIALS.name)
         self._stages = analysis_settings(settings)
+        self._books = Books(slo_book(settings), tenant_book(settings))
+        self._followers: list[Follower] = []
+        """What fills the books; from the first partition on."""
         self._partitions: dict[int, AnalysisPartition] = {}
         self._unacknowledged: list[EventT[Any]] = []
         self._dropped = NO_GENERATION
@@ -62,6 +69,8 @@ class AnalysisWorker:
     async def save_if_due(self) -> None:
         """Save all partitions once it is time, then acknowledge."""
         async with self._busy:
+            for follower in self._followers:
+                follower.poll()
             waited = time.monotonic() - self._last_save
             urgent = any(partition.urgent for partition in self._partitions.values())
             if waited >= self.settings.settle_interval_s or (urgent and waited >= URGENT_S):
@@ -93,10 +102,15 @@ class AnalysisWorker:
         return any(lag > 1 for lag in lags.values())
 
     async def _load(self, number: int) -> AnalysisPartition:
-        partition = await asyncio.to_thread(AnalysisPartition, self.settings, self._stages, number)
+        if not self._followers:
+            self._followers = await asyncio.to_thread(self._follow)
+        partition = await asyncio.to_thread(AnalysisPartition, self.settings, self._stages, number, self._books)
         self._partitions[number] = partition
         log.info("loaded", partition=number, seen=partition.saved)
         return partition
+
+    def _follow(self) -> list[Follower]:
+        return [ObjectiveReader(self.settings, self._books.slos), TenantReader(self.settings, self._books.tenants)]
 
     def _details(self) -> dict[str, Any]:
         return {
@@ -125,6 +139,8 @@ def analysis_settings(settings: Settings) -> AnalysisSettings:
             graph=GraphSettings(max_edges=settings.max_graph_edges),
         ),
         alerts=AlertSettings(max_remembered=settings.max_alerts),
+        usage=UsageSettings(settings.max_tenants, settings.max_usage_chains),
+        max_slos=settings.max_slos,
     )
 
 

@@ -27,7 +27,8 @@ from connectors.telemetry import (
 from schemas import topics
 from schemas.base import Record
 from schemas.internal import Partial
-from streams.analysis import Analysis, AnalysisSettings, Findings
+from schemas.slo import SloStatus
+from streams.analysis import Analysis, AnalysisSettings, Books, Findings
 
 MARK = b"~mark"
 """Key of the offset of the partials topic that the saved state has seen."""
@@ -37,7 +38,7 @@ decode_partial = msgspec.json.Decoder(Partial).decode
 class AnalysisPartition:
     """One partition's stages, and the producer that saves them. Use from one task or thread at a time."""
 
-    def __init__(self, settings: Settings, stages: AnalysisSettings, partition: int) -> None:
+    def __init__(self, settings: Settings, stages: AnalysisSettings, partition: int, books: Books | None = None) -> None:
         self.partition = partition
         self.applied = -1
         """Offset of the last partial that was applied."""
@@ -46,7 +47,7 @@ class AnalysisPartition:
         self.urgent = False
         """Whether something waits that should be seen at once."""
         self._settings = settings
-        self._analysis = Analysis(stages)
+        self._analysis = Analysis(stages, books)
         self._pieces = Pieces()
         self._pending: list[tuple[topics.Topic, Record]] = []
         self._topic = settings.topic(topics.ANALYSIS_STATE.name)
@@ -82,7 +83,7 @@ class AnalysisPartition:
         producer = self._producer
         producer.begin_transaction()
         for topic, record in self._pending:
-            producer.produce(self._settings.topic(topic.name), record.encode(), getattr(record, "tenant", None))
+            producer.produce(self._settings.topic(topic.name), record.encode(), _key(record))
         for key, value in self._analysis.changes():
             for name, piece in self._pieces.cut(key.encode(), value):
                 producer.produce(self._topic, piece, name, self.partition)
@@ -100,6 +101,8 @@ class AnalysisPartition:
             (topics.ANOMALIES, findings.anomalies),
             (topics.INCIDENTS, findings.incidents),
             (topics.ALERTS, findings.alerts),
+            (topics.SLO, findings.slos),
+            (topics.LIMITS, findings.limits),
             (topics.DATA_LOSS, findings.losses),
         ):
             self._pending += [(topic, record) for record in records]
@@ -125,3 +128,10 @@ class AnalysisPartition:
             self._analysis.restore(key.decode(), value)
         if mark is not None:
             self.applied = self.saved = int(mark)
+
+
+def _key(record: Record) -> str | None:
+    """Return the Kafka key of a record: its tenant; of an objective, whose topic is compacted, tenant/chain, a / in the tenant as %2F."""
+    if isinstance(record, SloStatus):
+        return f"{record.tenant.replace('%', '%25').replace('/', '%2F')}/{record.chain}"
+    return getattr(record, "tenant", None)

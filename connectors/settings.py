@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from schemas.tenants import TierName
 from streams.limits import Limits
 
 PROFILES: dict[str, dict[str, object]] = {
@@ -84,6 +85,12 @@ class Settings(BaseSettings):
     max_graph_edges: int = Field(2_000, ge=1, description="dependencies remembered per tenant; beyond it the oldest are forgotten")
     max_incidents: int = Field(20, ge=1, description="open incidents per tenant; further trouble joins the youngest")
     max_alerts: int = Field(10_000, ge=1, description="alerts remembered per analysis partition; beyond it the oldest that are over are forgotten")
+    max_slos: int = Field(10_000, ge=1, description="chains held to an objective per analysis partition; further ones are not, until others are silent")
+    max_tenant_records: int = Field(10_000, ge=1, description="tenants whose tier is known; beyond it those with the last names have the default tier")
+    max_usage_chains: int = Field(10_000, ge=1, description="chains of a tenant told apart per day, for its limit; further ones are not told apart")
+    slo_objective: float | None = Field(None, gt=0, lt=1, description="share of good executions of chains that declare no objective; none where left out")
+    slo_window_days: int = Field(30, ge=1, le=366, description="days that the error budget of such an objective is for")
+    default_tier: TierName = Field("enterprise", description="of tenants that are not on flowchain.tenants.v1")
     settle_interval_s: float = Field(1.0, ge=0.05, le=60, description="analysis saves its state and acknowledges this often")
     anomaly_warmup_windows: int = Field(30, ge=2, description="windows a detector learns from before it may speak")
     anomaly_hold_s: float = Field(3600.0, ge=0, description="a detector speaks again within this only about something stronger")

@@ -15,7 +15,7 @@ TierName = Literal["free", "pro", "enterprise"]
 class TierLimits(Record):
     """What a tier allows; a limit that is left out does not exist."""
 
-    max_chains: Count | None = Field(None, description="distinct chains with an execution in a UTC day")
+    max_chains: Count | None = Field(None, description="chains that may be declared; in the stream, distinct chains with an execution in a UTC day")
     max_executions_per_day: Count | None = Field(None, description="executions that ended in a UTC day of event time")
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(None, description="how long executions are kept")
     requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(None, description="of the API, per key")
@@ -52,11 +52,13 @@ class LimitReached(Record):
 
 
 TIERS: Mapping[TierName, TierLimits] = {
-    "free": TierLimits(max_chains=5, max_executions_per_day=1_000, retention_days=7, requests_per_minute=60),
+    "free": TierLimits(max_chains=3, max_executions_per_day=1_000, retention_days=7, requests_per_minute=60),
     "pro": TierLimits(
-        max_chains=100, max_executions_per_day=1_000_000, retention_days=30, requests_per_minute=600,
-        features=("slo", "diagrams"),
+        max_chains=50, max_executions_per_day=100_000, retention_days=30, requests_per_minute=600,
+        features=("anomalies", "incidents"),
     ),
-    "enterprise": TierLimits(retention_days=180, features=("slo", "diagrams", "audit", "sso")),
+    "enterprise": TierLimits(
+        retention_days=365, requests_per_minute=6_000, features=("anomalies", "incidents", "recovery", "slo"),
+    ),
 }  # fmt: skip
-"""The tiers to begin with. A tenant's own record says what holds for it; these are for tenants without one."""
+"""The tiers to begin with, as the database has them. A tenant's own record says what holds for it; these are for tenants without one."""

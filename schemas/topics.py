@@ -39,7 +39,7 @@ EVENTS = Topic(
     config={"message.timestamp.type": "LogAppendTime"},
 )
 DEFINITIONS = Topic(
-    "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest",),
+    "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest", "analysis"),
     "Declared chains, the newest version of each.", "one", cleanup="compact",
 )
 OPEN_EXECUTIONS = Topic(

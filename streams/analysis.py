@@ -1,4 +1,4 @@
-"""The analysis of the tenants of one partition: health, anomaly, impact, alerts, one after the other.
+"""The analysis of the tenants of one partition: health, anomaly, impact, alerts, objectives and usage, one after the other.
 
 The stages are one composition and not consumers of each other's topics, because then everything they publish is a
 function of one log: no race between topics decides what an incident contains, and one position says what the state has
@@ -14,14 +14,19 @@ from schemas.analysis import Alert, Anomaly, Incident
 from schemas.health import DependencyWindow, HealthWindow
 from schemas.internal import Partial
 from schemas.operations import DataLoss
+from schemas.slo import SloStatus
+from schemas.tenants import LimitReached
 from schemas.violations import Violation
 from streams.alerts import AlertSettings, AlertStage
 from streams.anomaly import AnomalySettings, AnomalyStage
+from streams.burn import SloBook
 from streams.health import HealthStage
 from streams.impact import ImpactSettings, ImpactStage
 from streams.limits import Limits
 from streams.slices import Moment, SliceStage
+from streams.slo import SloStage
 from streams.stage import Stage
+from streams.usage import TenantBook, UsageSettings, UsageStage
 
 
 class AnalysisSettings(Struct, frozen=True):
@@ -31,6 +36,15 @@ class AnalysisSettings(Struct, frozen=True):
     anomaly: AnomalySettings = field(default_factory=AnomalySettings)
     impact: ImpactSettings = field(default_factory=ImpactSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    usage: UsageSettings = field(default_factory=UsageSettings)
+    max_slos: int = 10_000
+
+
+class Books(Struct):
+    """What is in force beside the log: whoever reads it puts it here, and it holds from then on."""
+
+    slos: SloBook = field(default_factory=SloBook)
+    tenants: TenantBook = field(default_factory=TenantBook)
 
 
 class Findings(Struct):
@@ -44,23 +58,30 @@ class Findings(Struct):
     incidents: list[Incident]
     alerts: list[Alert]
     losses: list[DataLoss]
+    slos: list[SloStatus]
+    limits: list[LimitReached]
 
 
 class Analysis:
     """The stages of one partition (itself a `streams.stage.Stage`)."""
 
-    def __init__(self, settings: AnalysisSettings) -> None:
+    def __init__(self, settings: AnalysisSettings, books: Books | None = None) -> None:
+        books = books or Books()
         self.slices = SliceStage(settings.limits)
         self.health = HealthStage(settings.limits)
         self._anomaly = AnomalyStage(settings.anomaly)
         self._impact = ImpactStage(settings.impact)
         self._alerts = AlertStage(settings.alerts)
+        self._slos = SloStage(settings.limits, books.slos, settings.max_slos)
+        self._usage = UsageStage(settings.limits, books.tenants, settings.usage)
         self._stages: dict[str, Stage] = {
             "slices": self.slices,
             "health": self.health,
             "anomaly": self._anomaly,
             "impact": self._impact,
             "alerts": self._alerts,
+            "slos": self._slos,
+            "usage": self._usage,
         }
 
     def apply(self, partial: Partial) -> Iterator[Findings]:
@@ -72,7 +93,7 @@ class Analysis:
     @property
     def _due_us(self) -> int:
         """Event time at which something happens though nothing comes."""
-        return min(self.health.due_us, self._impact.due_us, self._alerts.due_us)
+        return min(self.health.due_us, self._impact.due_us, self._alerts.due_us, self._slos.due_us)
 
     def _pass(self, moment: Moment) -> Findings:
         for added in moment.additions:
@@ -81,9 +102,11 @@ class Analysis:
         anomalies = self._anomaly.apply(closed.windows, self._impact.frozen)
         incidents = self._impact.advance(closed.watermark_us, anomalies)
         alerts = self._alerts.apply(incidents, closed.watermark_us)
+        spoken = self._slos.apply(closed.windows, closed.watermark_us)
+        limits = self._usage.apply(closed.windows, closed.watermark_us)
         return Findings(
-            closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents, alerts,
-            closed.losses,
+            closed.watermark_us, closed.windows, closed.dependencies, closed.violations, anomalies, incidents,
+            alerts + spoken.alerts, closed.losses, spoken.statuses, limits,
         )  # fmt: skip
 
     def take_reached(self) -> Counter[str]:

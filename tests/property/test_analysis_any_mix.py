@@ -12,19 +12,23 @@ from hypothesis import strategies as st
 from infra.simulator import Config, Fault, Simulation, definitions
 from infra.simulator.recorder import Recorder
 from schemas.internal import Partial
-from streams.analysis import Analysis, AnalysisSettings
+from schemas.tenants import TierLimits
+from streams.analysis import Analysis, AnalysisSettings, Books
 from streams.anomaly import AnomalySettings
+from streams.burn import SloBook, SloRule
 from streams.events import ClockTick, Event, Refused, decode_chunk
 from streams.impact import ImpactSettings
 from streams.limits import Limits
 from streams.rules import RuleBook
 from streams.tracker import Tracker
+from streams.usage import TenantBook
 
 SECOND = 1_000_000
 START_US = 1_750_000_000 * SECOND
 SOURCES = 3
 LIMITS = Limits(window_us=2 * SECOND, lateness_us=SECOND // 2)
 SETTINGS = AnalysisSettings(limits=LIMITS, anomaly=AnomalySettings(warm_up_windows=3), impact=ImpactSettings(quiet_us=4 * SECOND))
+BOOKS = Books(SloBook(SloRule(0.99)), TenantBook("free", TierLimits(max_chains=4, max_executions_per_day=60)))
 
 Log = list[tuple[Event | Refused, int]]
 """(event, broker time in µs)"""
@@ -62,11 +66,13 @@ def partials(partition: int, ends: Sequence[int]) -> list[Partial]:
 
 def analysed(stream: Sequence[Partial], restarts: Sequence[int] = ()) -> Said:
     """Everything that the analysis says, in order."""
-    analysis, said = Analysis(SETTINGS), []
+    analysis, said = Analysis(SETTINGS, BOOKS), []
     store: dict[str, bytes] = {}
     for number, partial in enumerate(stream):
         for found in analysis.apply(partial):
-            for records in (found.windows, found.dependencies, found.violations, found.anomalies, found.incidents, found.alerts):
+            for records in (
+                found.windows, found.dependencies, found.violations, found.anomalies, found.incidents, found.alerts, found.slos, found.limits,
+            ):  # fmt: skip
                 said += [(type(record).__name__, record.encode().decode()) for record in records]  # type: ignore[attr-defined]
         if number in restarts:
             analysis = _again(analysis, store)
@@ -80,7 +86,7 @@ def _again(analysis: Analysis, store: dict[str, bytes]) -> Analysis:
             store.pop(key)
         else:
             store[key] = value
-    after = Analysis(SETTINGS)
+    after = Analysis(SETTINGS, BOOKS)
     for key in sorted(store, key=lambda key: crc32(key.encode())):
         after.restore(key, store[key])
     return after
@@ -106,7 +112,7 @@ def mixed(draw: Callable[[st.SearchStrategy[int]], int], cuts: int) -> list[Part
 
 
 def test_the_run_has_something_to_say() -> None:
-    assert {kind for kind, _ in straight()} >= {"HealthWindow", "DependencyWindow", "Incident", "Alert"}
+    assert {kind for kind, _ in straight()} >= {"HealthWindow", "DependencyWindow", "Incident", "Alert", "SloStatus", "LimitReached"}
 
 
 @settings(max_examples=3, deadline=None)

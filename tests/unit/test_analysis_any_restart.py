@@ -21,8 +21,11 @@ from connectors.settings import Settings
 from infra.demo import SETTINGS
 from infra.simulator import Config, Fault
 from schemas.internal import Partial
-from streams.analysis import Analysis, AnalysisSettings, Findings
+from schemas.tenants import TierLimits
+from streams.analysis import Analysis, AnalysisSettings, Books, Findings
 from streams.anomaly import AnomalySettings
+from streams.burn import SloBook, SloRule
+from streams.usage import TenantBook, UsageSettings
 
 decode = msgspec.json.Decoder(Partial).decode
 USUAL = msgspec.structs.replace(analysis_settings(Settings(**SETTINGS)), anomaly=AnomalySettings(warm_up_windows=5))  # type: ignore[arg-type]
@@ -35,8 +38,9 @@ TIGHT = msgspec.structs.replace(
         memory=msgspec.structs.replace(USUAL.impact.memory, max_contexts=20, crowded_us=4_000_000),
         graph=msgspec.structs.replace(USUAL.impact.graph, max_edges=9),
     ),
-    alerts=msgspec.structs.replace(USUAL.alerts, max_remembered=1),
+    alerts=msgspec.structs.replace(USUAL.alerts, max_remembered=1), usage=UsageSettings(1, 2), max_slos=2,
 )  # fmt: skip
+BOOKS = Books(SloBook(SloRule(0.99)), TenantBook("free", TierLimits(max_chains=4, max_executions_per_day=60)))
 
 
 class Recorder(World):
@@ -70,10 +74,12 @@ def partials() -> list[bytes]:
 def told(stages: AnalysisSettings, saves: Sequence[int], kills: Sequence[int]) -> list[bytes]:
     """Return everything that was published, when state was saved after the partials `saves` and the worker killed after `kills`."""
     log, topic, published, waiting = partials(), dict[str, bytes](), list[bytes](), list[bytes]()
-    analysis, at, saved, left = Analysis(stages), 0, 0, sorted({kill % len(log) for kill in kills})
+    analysis, at, saved, left = Analysis(stages, BOOKS), 0, 0, sorted({kill % len(log) for kill in kills})
     while at < len(log):
         for found in analysis.apply(decode(log[at])):
-            for records in (found.windows, found.dependencies, found.violations, found.anomalies, found.incidents, found.alerts):
+            for records in (
+                found.windows, found.dependencies, found.violations, found.anomalies, found.incidents, found.alerts, found.slos, found.limits,
+            ):  # fmt: skip
                 waiting += [item.encode() for item in records]
         at += 1
         if at in saves or at == len(log):
@@ -83,7 +89,7 @@ def told(stages: AnalysisSettings, saves: Sequence[int], kills: Sequence[int]) -
             published, waiting, saved = published + waiting, [], at
         if left and at > left[0]:
             left.pop(0)
-            analysis, waiting, at = Analysis(stages), [], saved
+            analysis, waiting, at = Analysis(stages, BOOKS), [], saved
             for key, value in topic.items():
                 analysis.restore(key, value)
     return published
@@ -101,11 +107,12 @@ def test_the_log_leads_to_all_there_is() -> None:
 
 
 def test_all_limits_of_the_analysis_are_reached() -> None:
-    analysis = Analysis(TIGHT)
+    analysis = Analysis(TIGHT, BOOKS)
     for value in partials():
         list(analysis.apply(decode(value)))
     reached = analysis.take_reached()
     assert {"detectors_over_limit", "contexts_over_limit", "graph_edges_over_limit", "tenants_over_limit"} <= reached.keys()
+    assert {"slos_over_limit", "usage_tenants_over_limit", "usage_chains_over_limit"} <= reached.keys()
     assert not analysis.take_reached()
 
 

@@ -1,0 +1,59 @@
+"""Tenants on their compacted topic: published by the registry, followed by the analysis while it runs."""
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from connectors.follow import Follower
+from connectors.log import TIMEOUT_S, read_topic
+from connectors.settings import Settings
+from connectors.telemetry import LIMIT_REACHED
+from schemas.tenants import TIERS, Tenant
+from schemas.topics import TENANTS
+from streams.usage import TenantBook
+
+
+def publish_tenants(settings: Settings, tenants: Iterable[Tenant]) -> int:
+    """Publish tenants; return how many. Raises KafkaException when the brokers do not take one."""
+    producer = Producer({**settings.kafka(), "enable.idempotence": True})
+    count = 0
+    for tenant in tenants:
+        producer.produce(settings.topic(TENANTS.name), tenant.encode(), tenant.tenant)
+        count += 1
+    if producer.flush(TIMEOUT_S):
+        raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "the brokers did not take the tenants"))
+    return count
+
+
+def tenant_book(settings: Settings) -> TenantBook:
+    """Return a book without records: every tenant is of the default tier."""
+    return TenantBook(settings.default_tier, TIERS[settings.default_tier], settings.max_tenant_records)
+
+
+def read_tenants(settings: Settings) -> TenantBook:
+    """Return the tenants as the topic has them now."""
+    book = tenant_book(settings)
+    for message in read_topic(settings, settings.topic(TENANTS.name)):
+        take_tenant(book, (message.key() or b"").decode("utf-8", "replace"), message.value() or None)
+    return book
+
+
+def take_tenant(book: TenantBook, key: str, value: bytes | None) -> None:
+    """Put a record of the topic in force; raises ValidationError if it is none."""
+    if value is None:
+        book.remove(key)
+    else:
+        book.put(Tenant.decode(value))
+
+
+class TenantReader(Follower):
+    """Puts every tenant on the topic in force."""
+
+    def __init__(self, settings: Settings, book: TenantBook) -> None:
+        self._book = book
+        super().__init__(settings, TENANTS, self._put)
+
+    def _put(self, key: str, value: bytes | None) -> None:
+        refused = self._book.refused
+        take_tenant(self._book, key, value)
+        LIMIT_REACHED.labels("tenant_records_over_limit").inc(self._book.refused - refused)
