@@ -1,6 +1,6 @@
 """Errors as problem details (RFC 9457): what went wrong, where, and what to do about it."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +16,9 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from connectors.clickhouse import is_transient
+from connectors.registry import RegistryRefused, RevisionConflict, UnknownFlow
+from connectors.registry.limits import LimitRefused
+from connectors.registry.tenants import UnknownTier
 
 log = structlog.get_logger("http")
 MEDIA_TYPE = "application/problem+json"
@@ -71,6 +74,8 @@ def install(app: FastAPI) -> None:
     for kind in (psycopg.OperationalError, PoolTimeout, KafkaException, EOFError, ConnectionError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(psycopg.errors.InsufficientPrivilege, _forbidden)
+    for refusal, status in _REFUSALS.items():
+        app.add_exception_handler(refusal, _by_status(status))
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -107,6 +112,19 @@ async def _unavailable(request: Request, error: Exception) -> Response:
 async def _forbidden(request: Request, error: Exception) -> Response:
     log.warning("database refused", path=request.url.path, reason=str(error)[:200])
     return answer(403, "that belongs to another tenant")
+
+
+_REFUSALS: dict[type[Exception], int] = {
+    UnknownFlow: 404, RevisionConflict: 412, RegistryRefused: 422, LimitRefused: 403, UnknownTier: 422, CredentialRefused: 422,
+}  # fmt: skip
+"""What the registry refuses, in its own words."""
+
+
+def _by_status(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(_: Request, error: Exception) -> Response:
+        return answer(status, str(error))
+
+    return handler
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
