@@ -162,6 +162,8 @@ def _alone(settings: Settings) -> Iterator[psycopg.Connection | None]:
         key = [LOCK, settings.postgres_schema]
         row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
         yield connection if row and row[0] else None
+        # Not left to the end of the session: the server notices that only after we have gone on.
+        connection.execute("SELECT pg_advisory_unlock_all()")
 
 
 def retain(settings: Settings) -> None:
