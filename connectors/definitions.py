@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import msgspec
+import orjson
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from pydantic import ValidationError
@@ -16,12 +18,17 @@ from streams.rules import RuleBook
 log = structlog.get_logger("definitions")
 
 
+def key_of(tenant: str, name: str, effective_from_us: int) -> bytes:
+    """Return the key of a version of a flow: of versions for the same time the newest counts. tenant "" = every tenant's."""
+    return orjson.dumps([tenant, name, effective_from_us])
+
+
 def publish_definitions(settings: Settings, definitions: Iterable[ChainDefinition]) -> int:
-    """Publish definitions; return how many. Raises KafkaException when the brokers do not take one."""
+    """Publish definitions past the registry; return how many. Raises KafkaException when the brokers do not take one."""
     producer = Producer({**settings.kafka(), "enable.idempotence": True})
     count = 0
     for definition in definitions:
-        key = f"{definition.tenant or ''}/{definition.name}"
+        key = key_of(definition.tenant or "", definition.name, definition.effective_from_unix_us)
         producer.produce(settings.topic(DEFINITIONS.name), definition.encode(), key)
         count += 1
     if producer.flush(TIMEOUT_S):
@@ -30,19 +37,22 @@ def publish_definitions(settings: Settings, definitions: Iterable[ChainDefinitio
 
 
 def read_definitions(settings: Settings) -> list[ChainDefinition]:
-    """Return the definitions in force, by name and tenant; what is not valid is passed over, as the workers do."""
-    newest: dict[bytes, ChainDefinition | None] = {}
+    """Return all versions that the topic holds, in the order in which they were published; what is not valid is passed over,
+    as the workers do."""
+    newest: dict[bytes, ChainDefinition] = {}
     for message in read_topic(settings, settings.topic(DEFINITIONS.name)):
-        value = message.value()
+        key, value = message.key() or b"", message.value()
+        newest.pop(key, None)
         try:
-            newest[message.key() or b""] = ChainDefinition.decode(value) if value else None
+            if value:
+                newest[key] = ChainDefinition.decode(value)
         except ValidationError as error:
             log.error("definition refused", offset=message.offset(), reason=str(error.errors()[0]["msg"]))
-    return sorted((found for found in newest.values() if found), key=lambda x: (x.name, x.tenant or ""))
+    return list(newest.values())
 
 
 class DefinitionReader:
-    """Puts every definition on the topic in force: all that stand there at the start, then each as it comes."""
+    """Puts every definition on the topic in force, and takes back what is deleted: all at the start, then each as it comes."""
 
     def __init__(self, settings: Settings, rules: RuleBook) -> None:
         self._rules = rules
@@ -68,6 +78,8 @@ class DefinitionReader:
                     raise KafkaException(error)
             elif value := message.value():
                 self._take(value, message.offset())
+            else:
+                self._take_back(message.key() or b"")
         return True
 
     def _take(self, value: bytes, offset: int | None) -> None:
@@ -77,3 +89,14 @@ class DefinitionReader:
             LIMIT_REACHED.labels("definitions_over_limit").inc(self._rules.refused - refused)
         except ValidationError as error:
             log.error("definition refused", offset=offset, reason=str(error.errors()[0]["msg"]))
+
+    def _take_back(self, key: bytes) -> None:
+        try:
+            tenant, name, effective_from_us = _KEY.decode(key)
+        except msgspec.DecodeError:
+            log.warning("nothing was taken back: not a key of ours", key=key[:200].decode(errors="replace"))
+            return
+        self._rules.remove(tenant, name, effective_from_us)
+
+
+_KEY = msgspec.json.Decoder(tuple[str, str, int])

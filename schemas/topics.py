@@ -39,8 +39,8 @@ EVENTS = Topic(
     config={"message.timestamp.type": "LogAppendTime"},
 )
 DEFINITIONS = Topic(
-    "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest", "analysis"),
-    "Declared chains, the newest version of each.", "one", cleanup="compact",
+    "flowchain.definitions.v1", "JSON: [tenant or \"\", flow, effective from in µs]", "ChainDefinition", ("registry",), ("ingest", "analysis"),
+    "Declared flows: the versions that executions may be held to; PostgreSQL is their authority.", "one", cleanup="compact",
 )
 OPEN_EXECUTIONS = Topic(
     "flowchain.executions.open.v1", "tenant/execution", "Execution", ("ingest",), ("ingest",),

@@ -25,6 +25,7 @@ from infra.cli import (
     importing,
     keys,
     measuring,
+    retention,
     settings,
     simulate,
     soaking,
@@ -54,7 +55,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, keys, dlq, verify, chaos, importing, bench, measuring, soaking, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, keys, dlq, verify, chaos, importing, bench, measuring, soaking, retention, settings):
     module.register(app)
 
 
