@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors.follow import Follower
-from connectors.log import TIMEOUT_S, read_topic
+from connectors.log import TIMEOUT_S
 from connectors.settings import Settings
 from connectors.telemetry import LIMIT_REACHED
 from schemas.tenants import TIERS, Tenant
 from schemas.topics import TENANTS
-from streams.usage import TenantBook
+from streams.tenants import TenantBook
 
 
 def publish_tenants(settings: Settings, tenants: Iterable[Tenant]) -> int:
@@ -30,22 +30,6 @@ def tenant_book(settings: Settings) -> TenantBook:
     return TenantBook(settings.default_tier, TIERS[settings.default_tier], settings.max_tenant_records)
 
 
-def read_tenants(settings: Settings) -> TenantBook:
-    """Return the tenants as the topic has them now."""
-    book = tenant_book(settings)
-    for message in read_topic(settings, settings.topic(TENANTS.name)):
-        take_tenant(book, (message.key() or b"").decode("utf-8", "replace"), message.value() or None)
-    return book
-
-
-def take_tenant(book: TenantBook, key: str, value: bytes | None) -> None:
-    """Put a record of the topic in force; raises ValidationError if it is none."""
-    if value is None:
-        book.remove(key)
-    else:
-        book.put(Tenant.decode(value))
-
-
 class TenantReader(Follower):
     """Puts every tenant on the topic in force."""
 
@@ -55,5 +39,15 @@ class TenantReader(Follower):
 
     def _put(self, key: str, value: bytes | None) -> None:
         refused = self._book.refused
-        take_tenant(self._book, key, value)
+        if value is None:
+            self._book.remove(key)
+        else:
+            self._book.put(Tenant.decode(value))
         LIMIT_REACHED.labels("tenant_records_over_limit").inc(self._book.refused - refused)
+
+
+def read_tenants(settings: Settings) -> TenantBook:
+    """Return the tenants as the topic has them now; what is not valid is passed over, as the analysis does."""
+    book = tenant_book(settings)
+    TenantReader(settings, book).close()
+    return book

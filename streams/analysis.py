@@ -26,7 +26,8 @@ from streams.limits import Limits
 from streams.slices import Moment, SliceStage
 from streams.slo import SloStage
 from streams.stage import Stage
-from streams.usage import TenantBook, UsageSettings, UsageStage
+from streams.tenants import TenantBook
+from streams.usage import UsageSettings, UsageStage
 
 
 class AnalysisSettings(Struct, frozen=True):

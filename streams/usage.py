@@ -14,7 +14,7 @@ stands as it was said; when what is allowed changes, and the use reaches the sha
 every tenant, with limits or without, so that a limit which becomes known late finds the whole day.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -22,10 +22,11 @@ import msgspec
 from msgspec import Struct, field
 
 from schemas.health import HealthWindow
-from schemas.tenants import LimitName, LimitReached, Tenant, TierLimits
+from schemas.tenants import LimitName, LimitReached
 from streams.booking import OVERFLOW
 from streams.ids import derived_id, key_of, parts_of
 from streams.limits import Limits
+from streams.tenants import TenantBook
 
 DAY_US = 86_400_000_000
 SHARES = (8, 10)
@@ -44,41 +45,6 @@ class UsageSettings(Struct, frozen=True):
     """Twice as many days of tenants without a record are counted; of further ones nothing is said."""
     max_chains: int = 10_000
     """Chains of a tenant told apart per day; the executions of further ones are counted, the chains are not."""
-
-
-class TenantBook:
-    """What every tenant is allowed: by its own record, or as the default tier is."""
-
-    def __init__(self, tier: str = "enterprise", limits: TierLimits | None = None, limit: int = 10_000) -> None:
-        """At most `limit` records are in force: of more those first by name, whatever the order in which they came."""
-        self.refused = 0
-        """Records that were left out because of the limit."""
-        self._default = (tier, limits or TierLimits())
-        self._limit = limit
-        self._names: list[str] = []
-        self._tenants: dict[str, Tenant] = {}
-
-    def put(self, tenant: Tenant) -> None:
-        """Put a record in force in place of the one before it."""
-        if tenant.tenant not in self._tenants:
-            insort(self._names, tenant.tenant)
-        self._tenants[tenant.tenant] = tenant
-        if len(self._names) > self._limit:
-            del self._tenants[self._names.pop()]
-            self.refused += 1
-
-    def remove(self, name: str) -> None:
-        """Forget a tenant: the default holds for it."""
-        if self._tenants.pop(name, None) is not None:
-            self._names.remove(name)
-
-    def find(self, name: str) -> tuple[str, TierLimits]:
-        """Return (tier, limits) of a tenant."""
-        tenant = self._tenants.get(name)
-        return self._default if tenant is None else (tenant.tier, tenant.limits)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._tenants
 
 
 class Said(Struct):

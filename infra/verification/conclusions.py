@@ -4,7 +4,7 @@ They are not computed a second time: an independent oracle would have to be the 
 is said is that their corrections are in order, and that what they refer to is there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from infra.verification.compare import Record, Tally
 from schemas.analysis import Alert, Anomaly, Incident
@@ -46,10 +46,10 @@ def check(tally: Tally, records: Iterable[Conclusion], topic: str, held: Held) -
     return set(newest)
 
 
-def check_incidents_of(tally: Tally, alerts: Iterable[Alert], incidents: set[str]) -> None:
-    """Check that each alert speaks of an incident that was published."""
+def check_incidents_of(tally: Tally, alerts: Iterable[Alert], incidents: set[str], slos: Container[str] = ()) -> None:
+    """Check that each alert speaks of an incident, or of an objective, that was published."""
     for alert in alerts:
-        if alert.incident not in incidents:
+        if alert.incident not in (incidents if alert.slo is None else slos):
             tally.note("missing", f"{alert.id} revision {alert.revision}", "incident", alert.incident, None)
 
 

@@ -17,6 +17,7 @@ COUNTED = 1_000
 """Fewer offsets than this are looked at one by one: markers of transactions and clock ticks are nothing to wait for."""
 OUTPUTS = (
     topics.TRACES, topics.VIOLATIONS, topics.HEALTH, topics.DEPENDENCIES, topics.ANOMALIES, topics.INCIDENTS, topics.ALERTS,
+    topics.LIMITS, topics.SLO,
 )  # fmt: skip
 
 

@@ -14,15 +14,19 @@ from clickhouse_driver import Client  # type: ignore[import-untyped]
 
 from connectors.clickhouse import client
 from connectors.settings import Settings
+from connectors.tenants import read_tenants
 from infra.verification import clickhouse, conclusions, postgres, published
 from infra.verification.compare import Found, Tally, compare, compare_all, pack
 from infra.verification.edges import EdgeWindows, conclude_edges, merge_edges
+from infra.verification.limits import Wanted, limit_of
 from infra.verification.partition import Truth as PartitionTruth
 from infra.verification.partition import check_partition
 from infra.verification.progress import Snapshot
 from infra.verification.windows import Book, Truth, conclude
 from schemas import topics
 from schemas.analysis import Alert, Anomaly, Incident
+from schemas.slo import SloStatus
+from schemas.tenants import LimitReached
 from streams.ids import derived_id
 
 WORTH_PROCESSES = 200_000
@@ -30,7 +34,7 @@ WORTH_PROCESSES = 200_000
 Place = tuple[int, int, int]
 """(partition, offset, which event of that record)"""
 KINDS = (
-    "executions", "windows", "dependencies", "violations", "dead letters", "anomalies", "incidents", "alerts", "clickhouse executions",
+    "executions", "windows", "dependencies", "violations", "dead letters", "anomalies", "incidents", "alerts", "limits", "clickhouse executions",
     "clickhouse steps", "clickhouse windows", "clickhouse dependencies", *clickhouse.REPEATED, "postgres executions", "postgres newest windows",
 )  # fmt: skip
 """What is compared, in the order in which it is shown; a table's name stands for its rows, each of which may be there once."""
@@ -90,6 +94,7 @@ class Verification:
             self._dependencies(server)
             self._rows(server)
         self._said(truth_of_all)
+        self._limits(truth_of_all)
         self._concluded()
         return self.report
 
@@ -187,6 +192,16 @@ class Verification:
             lambda violation: violation["type"] in published.MAY_REPEAT,
         )  # fmt: skip
 
+    def _limits(self, truth: Truth) -> None:
+        tenants = read_tenants(self._settings)
+        wanted = Wanted(self._book.windows, truth.open, tenants, self._settings.limits)
+        found = Found(self._tally("limits"), once=False)
+        for record in published.models(self._settings, topics.LIMITS, self._at.outputs[topics.LIMITS.name], LimitReached):
+            found.add(record.id, (record.revision,), pack(limit_of(record)))
+            if record.allowed != getattr(tenants.find(record.tenant)[1], record.limit):
+                wanted.unsettled.add(record.id)  # said of another tier
+        compare(self._tally("limits"), {ident: pack(one) for ident, one in wanted.records.items()}, found.newest, wanted.unsettled)
+
     def _concluded(self) -> None:
         self._tell("checking anomalies, incidents and alerts")
         alerts, incidents, anomalies = (
@@ -196,7 +211,8 @@ class Verification:
         conclusions.check(self._tally("anomalies"), anomalies, self._events, self._at.events)
         known = conclusions.check(self._tally("incidents"), incidents, self._events, self._at.events)
         conclusions.check(self._tally("alerts"), alerts, self._events, self._at.events)
-        conclusions.check_incidents_of(self._tally("alerts"), alerts, known)
+        slos = {status.id for status in published.models(self._settings, topics.SLO, self._at.outputs[topics.SLO.name], SloStatus)}
+        conclusions.check_incidents_of(self._tally("alerts"), alerts, known, slos)
 
 
 def _of_unsure_windows(said: Mapping[str, Counter[bytes]], truth: Truth) -> set[str]:

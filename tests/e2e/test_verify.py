@@ -8,11 +8,13 @@ from confluent_kafka import Producer
 
 from connectors.clickhouse import client
 from connectors.settings import Settings
+from connectors.tenants import publish_tenants
 from infra import demo
 from infra.demo import Plan
 from infra.verification.compare import Tally
 from infra.verification.progress import NotCaughtUp, snapshot
 from infra.verification.run import Report, Verification
+from schemas.tenants import Tenant, TierLimits
 from schemas.topics import EVENTS, VIOLATIONS
 from schemas.violations import Violation
 
@@ -64,6 +66,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reports]:
     """What is said of a run before and after it was tampered with; then ingest is gone, and one more record comes."""
     with pytest.MonkeyPatch.context() as patch, demo.running(tmp_path_factory.mktemp("verify") / "home") as (settings, supervisor):
         patch.setattr(demo, "SETTLE_S", 0.0)  # that record will not be worked on
+        publish_tenants(settings, [Tenant(tenant="acme", tier="free", limits=TierLimits(max_chains=2, max_executions_per_day=40))])
         demo.produce(settings, PLAN, lambda _: None)
         before = verified(settings)
         tamper(settings)
@@ -78,7 +81,7 @@ def test_a_run_is_what_its_log_says_while_the_workers_go_on(reports: Reports) ->
     assert wrong(before) == {}
     document = before.document()
     assert (document["lost"], document["duplicated"], document["different"]) == (0, 0, 0)
-    assert all(before.tallies[kind].found > 0 for kind in ("executions", "windows", "violations", "clickhouse steps", "postgres executions"))
+    assert all(before.tallies[kind].found > 0 for kind in ("executions", "windows", "violations", "limits", "clickhouse steps", "postgres executions"))
 
 
 def test_what_was_tampered_with_is_found(reports: Reports) -> None:

@@ -20,8 +20,8 @@ from streams.events import ClockTick, Event, Refused, decode_chunk
 from streams.impact import ImpactSettings
 from streams.limits import Limits
 from streams.rules import RuleBook
+from streams.tenants import TenantBook
 from streams.tracker import Tracker
-from streams.usage import TenantBook
 
 SECOND = 1_000_000
 START_US = 1_750_000_000 * SECOND

@@ -11,7 +11,8 @@ from usage_world import DAY_US, LENGTH_US, S, chain_window
 from schemas.health import HealthWindow
 from schemas.tenants import LimitReached, Tenant, TierLimits
 from streams.limits import Limits
-from streams.usage import TenantBook, UsageStage
+from streams.tenants import TenantBook
+from streams.usage import UsageStage
 
 DAY = 20_000 * DAY_US
 LIMITS = Limits(window_us=LENGTH_US, lateness_us=2 * S, grace_us=60 * S)

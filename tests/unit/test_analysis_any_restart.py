@@ -25,7 +25,8 @@ from schemas.tenants import TierLimits
 from streams.analysis import Analysis, AnalysisSettings, Books, Findings
 from streams.anomaly import AnomalySettings
 from streams.burn import SloBook, SloRule
-from streams.usage import TenantBook, UsageSettings
+from streams.tenants import TenantBook
+from streams.usage import UsageSettings
 
 decode = msgspec.json.Decoder(Partial).decode
 USUAL = msgspec.structs.replace(analysis_settings(Settings(**SETTINGS)), anomaly=AnomalySettings(warm_up_windows=5))  # type: ignore[arg-type]

@@ -1,13 +1,19 @@
 """The objective stage: burn rates and budgets against numbers worked out by hand."""
 
+import re
 from itertools import pairwise
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from usage_world import DAY_US, LENGTH_US, S, chain_window
 
+from connectors.objectives import objective_of
 from schemas.analysis import Alert
+from schemas.definitions import ChainDefinition
 from schemas.slo import SloStatus
+from schemas.tenants import TIERS, TierLimits
 from streams.booking import OVERFLOW
 from streams.burn import HOUR_US, RULES, Ring, SloBook, SloRule
 from streams.histogram import bucket_index
@@ -302,3 +308,43 @@ def test_more_chains_than_are_followed() -> None:
     world.number += 7 * 360 + 1
     world.run(1, chain="c")
     assert {chain for _, chain in world.stage._chains} == {"c"}
+
+
+# -- the example of the documentation ---------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_documentation_is_what_happens() -> None:
+    text = " ".join((Path(__file__).parents[2] / "docs" / "slo.md").read_text().split())
+    world = World().minutes(60).run(11, 50, 50)
+    (alert,), status = world.alerts, world.statuses[-1]
+    hour = next(burn for burn in status.burn if burn.window_s == 3_600)
+    after_s = (alert.opened_unix_us - (T + HOUR_US)) // S
+    in_an_hour = 100 * HOUR_US // LENGTH_US
+    needed = 14.4 * 0.001 * in_an_hour
+    assert 0 <= in_an_hour - (hour.good + hour.bad) <= 3 * 100  # up to a slot less
+    assert f"so {in_an_hour:,} in an hour. 14.4 × 0.1 % of them are {needed:.1f}." in text
+    assert f"{after_s} s later, {hour.bad} being bad by then, at a burn rate of {hour.rate:.1f} over the hour" in text
+    assert f"the {int(needed) + 1}th bad one" in text
+    for rule, words in zip(RULES, ("| 14.4 | 1 h and 5 min | `critical` |", "| 6 | 6 h and 30 min | `warning` |"), strict=True):
+        assert words in text and f"{rule.tenths / 10:g}" in words and rule.severity in words
+        least = 1 - 10 / rule.tenths
+        assert f"{ceil(1_000 * least) / 10} %" in text
+
+
+def test_the_definition_in_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "slo.md").read_text()
+    definition = ChainDefinition.decode(re.findall(r"```json\n(.*?)```", text, re.DOTALL)[0].encode())
+    assert objective_of(definition, 30) == SloRule(0.999, 30, 800_000)
+
+
+def test_the_tiers_to_begin_with_are_those_of_the_database() -> None:
+    text = "".join(path.read_text() for path in sorted((Path(__file__).parents[2] / "schemas" / "postgres").glob("*.sql")))
+    rows = re.findall(r"\('(free|pro|enterprise)', (\w+), (\w+), (\d+), (\d+), '\{(.*?)\}'\)", text)
+    found = {
+        name: TierLimits(
+            max_chains=None if chains == "NULL" else int(chains), max_executions_per_day=None if executions == "NULL" else int(executions),
+            retention_days=int(days), requests_per_minute=int(requests), features=tuple(filter(None, features.split(","))),
+        )
+        for name, chains, executions, days, requests, features in rows
+    }  # fmt: skip
+    assert found == TIERS

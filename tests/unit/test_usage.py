@@ -7,7 +7,8 @@ from usage_world import DAY_US, LENGTH_US, S, chain_window
 from schemas.tenants import LimitReached, Tenant, TierLimits
 from streams.booking import OVERFLOW
 from streams.limits import Limits
-from streams.usage import TenantBook, UsageSettings, UsageStage, limit_id
+from streams.tenants import TenantBook
+from streams.usage import UsageSettings, UsageStage, limit_id
 
 DAY = 20_000 * DAY_US
 LIMITS = Limits(window_us=LENGTH_US, lateness_us=2 * S, grace_us=60 * S)
