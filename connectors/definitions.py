@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 import orjson
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from pydantic import ValidationError
 
 from connectors.log import TIMEOUT_S, offsets_held, read_topic, reader
@@ -76,27 +76,32 @@ class DefinitionReader:
                     return False
                 if not error.retriable():
                     raise KafkaException(error)
-            elif value := message.value():
-                self._take(value, message.offset())
             else:
-                self._take_back(message.key() or b"")
+                put_in_force(self._rules, message)
         return True
 
-    def _take(self, value: bytes, offset: int | None) -> None:
-        try:
-            refused = self._rules.refused
-            self._rules.add(ChainDefinition.decode(value))
-            LIMIT_REACHED.labels("definitions_over_limit").inc(self._rules.refused - refused)
-        except ValidationError as error:
-            log.error("definition refused", offset=offset, reason=str(error.errors()[0]["msg"]))
 
-    def _take_back(self, key: bytes) -> None:
-        try:
-            tenant, name, effective_from_us = _KEY.decode(key)
-        except msgspec.DecodeError:
-            log.warning("nothing was taken back: not a key of ours", key=key[:200].decode(errors="replace"))
-            return
-        self._rules.remove(tenant, name, effective_from_us)
+def put_in_force(rules: RuleBook, message: Message) -> None:
+    """Put what a record of the topic says in force, or take back what was deleted; what is not valid is passed over."""
+    value = message.value()
+    if value is None:
+        _take_back(rules, message.key() or b"")
+        return
+    try:
+        refused = rules.refused
+        rules.add(ChainDefinition.decode(value))
+        LIMIT_REACHED.labels("definitions_over_limit").inc(rules.refused - refused)
+    except ValidationError as error:
+        log.error("definition refused", offset=message.offset(), reason=str(error.errors()[0]["msg"]))
+
+
+def _take_back(rules: RuleBook, key: bytes) -> None:
+    try:
+        tenant, name, effective_from_us = _KEY.decode(key)
+    except msgspec.DecodeError:
+        log.warning("nothing was taken back: not a key of ours", key=key[:200].decode(errors="replace"))
+        return
+    rules.remove(tenant, name, effective_from_us)
 
 
 _KEY = msgspec.json.Decoder(tuple[str, str, int])

@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import psycopg
+import structlog
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from psycopg_pool import PoolTimeout
 
 from connectors.http import problems
 from connectors.http.middleware import AccessLog, BodyLimit, EntityTags
@@ -14,7 +17,9 @@ from connectors.http.routes import ROUTERS
 from connectors.http.services import Services
 from connectors.settings import Settings
 
+log = structlog.get_logger("http")
 TITLE = "FlowChain"
+RELAY_S = 5.0
 DESCRIPTION = """Which hop of a business chain failed, was slow or never came, what caused it, and who is hurt.
 
 Everything is told for one tenant: the key's own, or the one named by `?tenant=` where the key is for all of them.
@@ -31,7 +36,9 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             await asyncio.to_thread(services.feed.start, asyncio.get_running_loop())
             app.state.services = services
+            relay = asyncio.create_task(_relay(services))
             yield
+            relay.cancel()
         finally:
             await asyncio.to_thread(services.close)
 
@@ -52,3 +59,13 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["ETag", "Retry-After", "Idempotency-Replayed", "Location"],
         )  # fmt: skip
     return app
+
+
+async def _relay(services: Services) -> None:
+    """Publish again and again what a process that died after its commit has left in the registry's outbox."""
+    while True:
+        try:
+            await asyncio.to_thread(services.relay)
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            log.warning("the registry's outbox cannot be read", reason=str(error)[:200])
+        await asyncio.sleep(RELAY_S)

@@ -115,7 +115,7 @@ async def _forbidden(request: Request, error: Exception) -> Response:
 
 
 _REFUSALS: dict[type[Exception], int] = {
-    UnknownFlow: 404, RevisionConflict: 412, RegistryRefused: 422, LimitRefused: 403, UnknownTier: 422, CredentialRefused: 422,
+    UnknownFlow: 404, RevisionConflict: 412, RegistryRefused: 422, LimitRefused: 403, UnknownTier: 422,
 }  # fmt: skip
 """What the registry refuses, in its own words."""
 

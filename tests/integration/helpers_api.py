@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from connectors.database import EVERY_TENANT, Database
 from connectors.http.app import create_app
-from connectors.keys import ROLES, Role, create_key
+from connectors.keys import ROLES, create_key
 from connectors.migrate import migrate_clickhouse, migrate_postgres
 from connectors.registry.tenants import put_tenant
 from connectors.rows.position import Position

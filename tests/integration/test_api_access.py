@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers_api import TENANTS, WINDOW, Api, running_api
 from starlette.testclient import TestClient
 
 from connectors.database import EVERY_TENANT
 from connectors.http.principal import RIGHTS
 from connectors.keys import ROLES
 from infra.devstack import Stack
-from helpers_api import TENANTS, WINDOW, Api, running_api
 
 READ, ACT, DEFINE, ADMINISTER = "read", "act", "define", "administer"
 OWN: dict[str, str] = {

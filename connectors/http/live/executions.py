@@ -94,5 +94,5 @@ class LiveExecutions:
         """Return how far an execution is, at the event time that its partition has reached."""
         held = self._open.get(execution.tenant, {}).get(execution.execution)
         now_us = self._watermarks.get(held[0], 0) if held else 0
-        rules = self._rules.find(execution.tenant, execution.chain)
+        rules = self._rules.find(execution.tenant, execution.chain, execution.start_us)
         return progress(runs.Execution.of(execution), rules, typical_us, max(now_us, execution.last_us))

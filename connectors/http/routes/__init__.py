@@ -5,6 +5,7 @@ from connectors.http.routes import (
     business,
     components,
     executions,
+    flows,
     health,
     incidents,
     live,
@@ -15,5 +16,5 @@ from connectors.http.routes import (
 )
 
 ROUTERS = tuple(
-    module.router for module in (executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
+    module.router for module in (flows, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
 )

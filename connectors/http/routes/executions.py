@@ -168,7 +168,7 @@ def show_trace(scope: Reader, execution: ExecutionId) -> Trace:
 def draw_execution(scope: Reader, execution: ExecutionId, form: Annotated[Literal["json", "mermaid", "svg"], Query(alias="format")] = "json") -> Response:
     """Return the chain's steps with the state of each in this execution: as nodes and edges, as Mermaid text or as a picture."""
     trace = show_trace(scope, execution)
-    rules = scope.services.feed.rules.find(scope.tenant, trace.execution.chain)
+    rules = scope.services.feed.rules.find(scope.tenant, trace.execution.chain, trace.execution.start_unix_us or 0)
     steps = [(step.step, step.component, step.status, step.span, [p.span for p in step.parents]) for step in trace.steps]
     drawn = diagram(trace.execution.chain, rules, steps, trace.execution.missing_steps)
     if form == "mermaid":
