@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 import psycopg
@@ -62,10 +62,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 async def _relay(services: Services) -> None:
-    """Publish again and again what a process that died after its commit has left in the registry's outbox."""
+    """Publish what is committed, and what a process that died after its commit has left in the registry's outbox."""
     while True:
         try:
             await asyncio.to_thread(services.relay)
         except (psycopg.OperationalError, PoolTimeout) as error:
             log.warning("the registry's outbox cannot be read", reason=str(error)[:200])
-        await asyncio.sleep(RELAY_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(services.committed.wait(), RELAY_S)
+        services.committed.clear()

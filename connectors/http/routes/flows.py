@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, ValidationError
 
 from connectors.http import times
+from connectors.http.bodies import DEFINITION_BODY, DEFINITIONS_BODY, ManyDefinitions, OneDefinition
 from connectors.http.idempotency import once
 from connectors.http.paging import Page, Paged
 from connectors.http.problems import COMMON, FieldProblem, Refused, not_found
@@ -139,16 +140,14 @@ def list_flows(
     return page.page(rows, lambda row: (row["name"],), _summary)
 
 
-@router.post("", summary="Register flows", response_model=Outcomes)
-def apply_flows(
-    scope: Definer, body: Annotated[list[ChainDefinition], Body(min_length=1, max_length=256)], fingerprint: Fingerprint, idempotency_key: IdempotencyKey = None
-) -> Response:
+@router.post("", summary="Register flows", response_model=Outcomes, openapi_extra=DEFINITIONS_BODY)
+def apply_flows(scope: Definer, body: ManyDefinitions, fingerprint: Fingerprint, idempotency_key: IdempotencyKey = None) -> Response:
     """Put definitions in force for this tenant, all of them or none. Applying the same content again changes nothing."""
     return _apply(scope, body, fingerprint, idempotency_key, None)
 
 
-@router.post("/validate", summary="Check a definition")
-def validate_flow(scope: Reader, body: ChainDefinition) -> Validation:
+@router.post("/validate", summary="Check a definition", openapi_extra=DEFINITION_BODY)
+def validate_flow(scope: Reader, body: OneDefinition) -> Validation:
     """Return a definition's canonical form and the id it would have; nothing is registered."""
     return Validation(name=body.name, id=content_id(body), canonical=canonical(body))
 
@@ -182,9 +181,9 @@ def show_flow(scope: Reader, flow: FlowName, response: Response) -> Flow:
     return _flow(row)
 
 
-@router.put("/{flow}", summary="Register a flow", response_model=Outcomes)
+@router.put("/{flow}", summary="Register a flow", response_model=Outcomes, openapi_extra=DEFINITION_BODY)
 def put_flow(
-    scope: Definer, flow: FlowName, body: ChainDefinition, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
+    scope: Definer, flow: FlowName, body: OneDefinition, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Put a definition in force; with `If-Match` only in place of that revision (else 412)."""
     if body.name != flow:
@@ -197,7 +196,7 @@ def delete_flow(scope: Definer, flow: FlowName, fingerprint: Fingerprint, if_mat
     """Take the tenant's own flow out of force; its history stays."""
     expected = _expected(if_match)
     found = once(scope, idempotency_key, fingerprint, lambda _: Outcomes(flows=[_outcome(scope.services.registry.delete(flow, scope.tenant, scope.principal.id, expected=expected))]))
-    scope.services.relay()
+    scope.services.publish()
     return found
 
 
@@ -316,7 +315,7 @@ def _apply(scope: Scope, definitions: list[ChainDefinition], fingerprint: bytes,
         return Outcomes(flows=[_outcome(x) for x in scope.services.registry.apply(definitions, scope.tenant, scope.principal.id, expected=wanted)])
 
     found = once(scope, key, fingerprint, put)
-    scope.services.relay()
+    scope.services.publish()
     return found
 
 
