@@ -55,10 +55,10 @@ TIERS: Mapping[TierName, TierLimits] = {
     "free": TierLimits(max_chains=3, max_executions_per_day=1_000, retention_days=7, requests_per_minute=60),
     "pro": TierLimits(
         max_chains=50, max_executions_per_day=100_000, retention_days=30, requests_per_minute=600,
-        features=("anomalies", "incidents"),
+        features=("graphs",),
     ),
     "enterprise": TierLimits(
-        retention_days=365, requests_per_minute=6_000, features=("anomalies", "incidents", "recovery", "slo"),
+        retention_days=365, requests_per_minute=6_000, features=("graphs", "slo"),
     ),
 }  # fmt: skip
 """The tiers to begin with, as the database has them. A tenant's own record says what holds for it; these are for tenants without one."""

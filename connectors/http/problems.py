@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from connectors.clickhouse import is_transient
+from connectors.credentials import CredentialError
 from connectors.registry import RegistryRefused, RevisionConflict, UnknownFlow
 from connectors.registry.limits import LimitRefused
 from connectors.registry.tenants import UnknownTier
@@ -115,7 +116,7 @@ async def _forbidden(request: Request, error: Exception) -> Response:
 
 
 _REFUSALS: dict[type[Exception], int] = {
-    UnknownFlow: 404, RevisionConflict: 412, RegistryRefused: 422, LimitRefused: 403, UnknownTier: 422,
+    UnknownFlow: 404, RevisionConflict: 412, RegistryRefused: 422, LimitRefused: 403, UnknownTier: 422, CredentialError: 409,
 }  # fmt: skip
 """What the registry refuses, in its own words."""
 

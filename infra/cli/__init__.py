@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from agents.ingest import TooManyDeadLetters
+from connectors.credentials import CredentialError
+from connectors.database import TenantRefused
 from connectors.http import NotServed
 from connectors.migrate import MigrationError
 from connectors.settings import Settings
@@ -18,6 +20,7 @@ from infra.cli import (
     alerts,
     bench,
     chaos,
+    credentials,
     definitions,
     demo,
     dlq,
@@ -42,8 +45,8 @@ from infra.preparing import Unreachable
 from infra.supervisor import NotReady
 
 KNOWN = (
-    CommandError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, NotServed, SpanImportError,
-    TooManyDeadLetters, Unreachable, ValidationError,
+    CommandError, CredentialError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, NotServed,
+    SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
@@ -55,7 +58,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, keys, dlq, verify, chaos, importing, bench, measuring, soaking, retention, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, soaking, retention, settings):
     module.register(app)
 
 

@@ -16,8 +16,8 @@ COMMENT ON COLUMN tiers.requests_per_minute IS 'requests to the API per key and 
 COMMENT ON COLUMN tiers.features IS 'what else it opens';
 INSERT INTO tiers (name, max_chains, max_executions_per_day, retention_days, requests_per_minute, features) VALUES
     ('free', 3, 1000, 7, 60, '{}'),
-    ('pro', 50, 100000, 30, 600, '{anomalies,incidents}'),
-    ('enterprise', NULL, NULL, 365, 6000, '{anomalies,incidents,recovery,slo}');
+    ('pro', 50, 100000, 30, 600, '{graphs}'),
+    ('enterprise', NULL, NULL, 365, 6000, '{graphs,slo}');
 
 CREATE TABLE tenants (
     tenant text PRIMARY KEY CHECK (tenant NOT IN ('', '*')),

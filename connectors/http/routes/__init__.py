@@ -4,6 +4,7 @@ from connectors.http.routes import (
     alerts,
     business,
     components,
+    credentials,
     executions,
     flows,
     health,
@@ -16,5 +17,5 @@ from connectors.http.routes import (
 )
 
 ROUTERS = tuple(
-    module.router for module in (flows, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
+    module.router for module in (flows, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
 )

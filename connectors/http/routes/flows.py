@@ -285,7 +285,7 @@ def flow_audit(scope: Administrator, flow: FlowName, page: Paged, stretch: times
     """Return what was done to a flow, the latest first."""
     after = page.after(int)
     rows = scope.rows(
-        AUDIT, tenant=scope.tenant, since=stretch.since, until=stretch.until, type="flow_definitions", id=flow, after=after[0] if after else None,
+        AUDIT, tenant=scope.tenant, since=stretch.since, until=stretch.until, type="flow", id=flow, after=after[0] if after else None,
         limit=page.limit + 1,
     )  # fmt: skip
     return page.page(rows, lambda row: (row["id"],), audit_entry)
