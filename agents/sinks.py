@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from agents.faust_app import AGENT, make_app
 from agents.steady import NO_GENERATION, is_current
+from connectors import retention
 from connectors.foreign import DeadLetterBox, Foreign
 from connectors.rows.position import Position
 from connectors.settings import Settings
@@ -224,6 +225,12 @@ def sinks_app(settings: Settings, database: str) -> faust.App:
         await asyncio.gather(*(sink.write_if_due() for sink in sinks))
         if not any(sink.waiting for sink in sinks):
             health.settled()
+
+    if database == "postgres":
+
+        @app.timer(retention.EVERY_S, name="flowchain-retention", on_leader=False)
+        async def prune() -> None:
+            await asyncio.to_thread(retention.retain, settings)
 
     @app.on_partitions_revoked.connect
     async def revoked(_: Any, partitions: set[TP], **kwargs: Any) -> None:

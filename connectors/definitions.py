@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 
+import msgspec
+import orjson
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import ValidationError
 
-from connectors.log import TIMEOUT_S, offsets_held, read_topic, reader
+from connectors.follow import Follower
+from connectors.log import TIMEOUT_S, read_topic
 from connectors.settings import Settings
 from connectors.telemetry import LIMIT_REACHED
 from schemas.definitions import ChainDefinition
@@ -16,12 +19,17 @@ from streams.rules import RuleBook
 log = structlog.get_logger("definitions")
 
 
+def key_of(tenant: str, name: str, effective_from_us: int) -> bytes:
+    """Return the key of a version of a flow: of versions for the same time the newest counts. tenant "" = every tenant's."""
+    return orjson.dumps([tenant, name, effective_from_us])
+
+
 def publish_definitions(settings: Settings, definitions: Iterable[ChainDefinition]) -> int:
-    """Publish definitions; return how many. Raises KafkaException when the brokers do not take one."""
+    """Publish definitions past the registry; return how many. Raises KafkaException when the brokers do not take one."""
     producer = Producer({**settings.kafka(), "enable.idempotence": True})
     count = 0
     for definition in definitions:
-        key = f"{definition.tenant or ''}/{definition.name}"
+        key = key_of(definition.tenant or "", definition.name, definition.effective_from_unix_us)
         producer.produce(settings.topic(DEFINITIONS.name), definition.encode(), key)
         count += 1
     if producer.flush(TIMEOUT_S):
@@ -30,50 +38,44 @@ def publish_definitions(settings: Settings, definitions: Iterable[ChainDefinitio
 
 
 def read_definitions(settings: Settings) -> list[ChainDefinition]:
-    """Return the definitions in force, by name and tenant; what is not valid is passed over, as the workers do."""
-    newest: dict[bytes, ChainDefinition | None] = {}
+    """Return all versions that the topic holds, in the order in which they were published; what is not valid is passed over,
+    as the workers do."""
+    newest: dict[bytes, ChainDefinition] = {}
     for message in read_topic(settings, settings.topic(DEFINITIONS.name)):
-        value = message.value()
+        key, value = message.key() or b"", message.value()
+        newest.pop(key, None)
         try:
-            newest[message.key() or b""] = ChainDefinition.decode(value) if value else None
+            if value:
+                newest[key] = ChainDefinition.decode(value)
         except ValidationError as error:
             log.error("definition refused", offset=message.offset(), reason=str(error.errors()[0]["msg"]))
-    return sorted((found for found in newest.values() if found), key=lambda x: (x.name, x.tenant or ""))
+    return list(newest.values())
 
 
-class DefinitionReader:
-    """Puts every definition on the topic in force: all that stand there at the start, then each as it comes."""
+def version_of(key: bytes) -> tuple[str, str, int] | None:
+    """Return the (tenant, flow, effective from in µs) of a key; None if it is none of ours."""
+    try:
+        return _KEY.decode(key)
+    except msgspec.DecodeError:
+        log.warning("not a key of ours", key=key[:200].decode(errors="replace"))
+        return None
+
+
+class DefinitionReader(Follower):
+    """Puts every definition on the topic in force, and takes back what is deleted: all at the start, then each as it comes."""
 
     def __init__(self, settings: Settings, rules: RuleBook) -> None:
         self._rules = rules
-        self._consumer = reader(settings)
-        topic = settings.topic(DEFINITIONS.name)
-        low, high = offsets_held(self._consumer, topic, 0)
-        self._consumer.assign([TopicPartition(topic, 0, low)])
-        while low < high and self._read(self._consumer, 1.0):
-            pass
+        super().__init__(settings, DEFINITIONS, self._put)
 
-    def poll(self) -> None:
-        """Take what has come; does not wait."""
-        self._read(self._consumer, 0.0)
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            if (version := version_of(key)) is not None:
+                self._rules.remove(*version)
+            return
+        refused = self._rules.refused
+        self._rules.add(ChainDefinition.decode(value))
+        LIMIT_REACHED.labels("definitions_over_limit").inc(self._rules.refused - refused)
 
-    def _read(self, consumer: Consumer, timeout_s: float) -> bool:
-        """Return False once the end of the topic was met."""
-        for message in consumer.consume(1_000, timeout_s):
-            error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return False
-                if not error.retriable():
-                    raise KafkaException(error)
-            elif value := message.value():
-                self._take(value, message.offset())
-        return True
 
-    def _take(self, value: bytes, offset: int | None) -> None:
-        try:
-            refused = self._rules.refused
-            self._rules.add(ChainDefinition.decode(value))
-            LIMIT_REACHED.labels("definitions_over_limit").inc(self._rules.refused - refused)
-        except ValidationError as error:
-            log.error("definition refused", offset=offset, reason=str(error.errors()[0]["msg"]))
+_KEY = msgspec.json.Decoder(tuple[str, str, int])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -105,8 +105,9 @@ def _settle_days(connection: psycopg.Connection, upsert: Upsert, stage: sql.Iden
     identity = upsert.key[:-1]
     beaten = {row[2:] for row in neighbours if not row[0]}
     replaced = [(*row[2:], row[1]) for row in neighbours if row[2:] not in beaten]
-    _delete(connection, stage, identity, list(beaten))
-    _delete(connection, sql.Identifier(upsert.table), upsert.key, replaced)
+    texts: dict[str, LiteralString] = dict.fromkeys(identity, "text")
+    _delete(connection, stage, texts, list(beaten))
+    _delete(connection, sql.Identifier(upsert.table), {**texts, upsert.day: "date"}, replaced)
 
 
 def _neighbours_statement(upsert: Upsert, stage: sql.Identifier) -> sql.Composed:
@@ -129,13 +130,14 @@ def _neighbours_statement(upsert: Upsert, stage: sql.Identifier) -> sql.Composed
     )
 
 
-def _delete(connection: psycopg.Connection, table: sql.Identifier, key: Sequence[str], rows: Sequence[Row]) -> None:
-    """Delete the rows with these keys, all at once: triggers are by statement."""
+def _delete(connection: psycopg.Connection, table: sql.Identifier, types: dict[str, LiteralString], rows: Sequence[Row]) -> None:
+    """Delete the rows with these keys (a type per column), all at once: triggers are by statement."""
     if rows:
+        key = list(types)
         text = "DELETE FROM {table} AS held USING unnest({arrays}) AS gone ({key}) WHERE ({held}) = ({gone})"
         statement = sql.SQL(text).format(
             table=table,
-            arrays=sql.SQL(", ").join([sql.Placeholder()] * len(key)),
+            arrays=sql.SQL(", ").join(sql.SQL("%s::" + kind + "[]") for kind in types.values()),
             key=names(key),
             held=join("held.{}", key),
             gone=join("gone.{}", key),

@@ -1,5 +1,7 @@
 """What has to be there before workers run: topics, and both databases at the newest schema."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import psycopg
@@ -29,8 +31,24 @@ def migrate(settings: Settings) -> dict[str, list[str]]:
 
 
 def _migrate_postgres(settings: Settings) -> list[str]:
-    try:
+    with _answering():
         return migrate_postgres(settings.postgres_dsn.get_secret_value(), settings.postgres_schema)
+
+
+@contextmanager
+def reaching_postgres() -> Iterator[None]:
+    """Say in one sentence that PostgreSQL is away, or lacks our tables: raises Unreachable."""
+    try:
+        with _answering():
+            yield
+    except psycopg.errors.UndefinedTable as error:
+        raise Unreachable("PostgreSQL does not hold our tables; `flowchain migrate` makes them") from error
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
     except psycopg.OperationalError as error:
         reason = str(error).partition("\n")[0].removeprefix("connection failed: ")
         raise Unreachable(f"PostgreSQL cannot be used ({reason}); FLOWCHAIN_POSTGRES_DSN names it") from error

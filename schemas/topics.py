@@ -39,8 +39,8 @@ EVENTS = Topic(
     config={"message.timestamp.type": "LogAppendTime"},
 )
 DEFINITIONS = Topic(
-    "flowchain.definitions.v1", "tenant/chain", "ChainDefinition", ("flowchain definitions apply",), ("ingest", "analysis"),
-    "Declared chains, the newest version of each.", "one", cleanup="compact",
+    "flowchain.definitions.v1", "JSON: [tenant or \"\", flow, effective from in µs]", "ChainDefinition", ("registry",), ("ingest", "analysis"),
+    "Declared flows: the versions that executions may be held to; PostgreSQL is their authority.", "one", cleanup="compact",
 )
 OPEN_EXECUTIONS = Topic(
     "flowchain.executions.open.v1", "tenant/execution", "Execution", ("ingest",), ("ingest",),
@@ -95,7 +95,7 @@ LIMITS = Topic(
     "Tenants whose use of a day has come near a limit of their tier, or to it.", "analysis", 30 * DAY_MS,
 )
 SLO = Topic(
-    "flowchain.slo.v1", "tenant/chain", "SloStatus", ("analysis",), ("people",),
+    "flowchain.slo.v1", "JSON: [tenant, chain]", "SloStatus", ("analysis",), ("people",),
     "Service level objectives of chains: error budget and burn rates, the newest state of each.", "analysis", cleanup="compact",
 )
 DATA_LOSS = Topic(

@@ -137,11 +137,11 @@ class Series:
 
 @mypyc_attr(acyclic=True)
 class Chain:
-    """A tenant's chain: the rules in force, and its series by step, with the component that was seen first."""
+    """A tenant's chain: the rules by effective time, the latest first, and its series by step, with the component that was seen first."""
 
     __slots__ = ("edges", "name", "rules", "series", "tenant")
 
-    def __init__(self, tenant: str, name: str, rules: ChainRules | None) -> None:
+    def __init__(self, tenant: str, name: str, rules: tuple[ChainRules, ...]) -> None:
         self.tenant = tenant
         self.name = name
         self.rules = rules

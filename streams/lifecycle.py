@@ -100,9 +100,10 @@ class Lifecycle:
         """Return a tenant's chain."""
         chain = self._chains.get((tenant, name))
         if chain is None:
-            chain = self._chains[tenant, name] = Chain(tenant, name, self._rules.find(tenant, name))
-            for edge in declared_edges(tenant, chain.rules) if chain.rules is not None else ():
-                self.book.declare(edge)
+            chain = self._chains[tenant, name] = Chain(tenant, name, self._rules.versions(tenant, name))
+            for rules in chain.rules[:1]:
+                for edge in declared_edges(tenant, rules):
+                    self.book.declare(edge)
         return chain
 
     def refresh_rules(self) -> None:

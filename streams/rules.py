@@ -9,6 +9,9 @@ from schemas.definitions import ChainDefinition, ChainStep, FlowEdge, order
 from schemas.internal import EdgeDelta
 from schemas.order import Arrow, reachable, successors
 
+VERSIONS = 8
+"""Versions of a chain that are kept for the executions that began under them."""
+
 
 @mypyc_attr(acyclic=True)
 class StepRule:
@@ -115,7 +118,12 @@ def declared_edges(tenant: str, rules: ChainRules) -> Iterator[EdgeDelta]:
 
 
 class RuleBook:
-    """All definitions in force: a tenant's own before the common one of the same name."""
+    """All definitions in force: a tenant's own before the common one of the same name, each from its effective time on.
+
+    An execution is held to the version that was in force when it began. A version that is put in force holds from its
+    effective time on, in place of all that were to hold from then on or later; those before it are kept, the last
+    `VERSIONS` of each chain.
+    """
 
     def __init__(self, definitions: Iterable[ChainDefinition] = (), limit: int = 10_000) -> None:
         """At most `limit` are in force: of more those first by chain and tenant, whatever the order in which they came."""
@@ -124,30 +132,57 @@ class RuleBook:
         self._limit = limit
         self._names: list[tuple[str, str]] = []
         """(chain, tenant) of all, sorted."""
-        self._rules: dict[str, dict[str, ChainRules]] = {}
-        """By chain and then by tenant, "" for all."""
+        self._rules: dict[str, dict[str, tuple[ChainRules, ...]]] = {}
+        """By chain and then by tenant, "" for all; the latest effective time first."""
         self.version = 0
         """How often a definition was put in force: whoever keeps rules looks whether they are still right."""
         for definition in definitions:
             self.add(definition)
 
     def add(self, definition: ChainDefinition) -> None:
-        """Put a definition in force in place of the one before it."""
+        """Put a definition in force from its effective time on."""
         name = (definition.name, definition.tenant or "")
         at = bisect_left(self._names, name)
         if self._names[at : at + 1] != [name]:
             self._names.insert(at, name)
-        self._rules.setdefault(definition.name, {})[name[1]] = compile_definition(definition)
+        by_tenant = self._rules.setdefault(definition.name, {})
+        rules = compile_definition(definition)
+        earlier = tuple(old for old in by_tenant.get(name[1], ()) if old.effective_from_us < rules.effective_from_us)
+        by_tenant[name[1]] = (rules, *earlier)[:VERSIONS]
         if len(self._names) > self._limit:
-            chain, tenant = self._names.pop()
-            del self._rules[chain][tenant]
+            self._forget(*self._names[-1])
             self.refused += 1
         self.version += 1
 
-    def find(self, tenant: str, chain: str) -> ChainRules | None:
-        """Return the rules of a tenant's chain; None = followed as observed."""
+    def remove(self, tenant: str, chain: str, effective_from_us: int) -> None:
+        """Take back the version that was to hold from a time on, if it is in force; tenant "" = every tenant's."""
+        held = self._rules.get(chain, {}).get(tenant, ())
+        left = tuple(rules for rules in held if rules.effective_from_us != effective_from_us)
+        if len(left) < len(held):
+            if left:
+                self._rules[chain][tenant] = left
+            else:
+                self._forget(chain, tenant)
+            self.version += 1
+
+    def _forget(self, chain: str, tenant: str) -> None:
+        self._names.remove((chain, tenant))
+        del self._rules[chain][tenant]
+
+    def versions(self, tenant: str, chain: str) -> tuple[ChainRules, ...]:
+        """Return the rules of a tenant's chain: the first one whose effective time an execution has not begun before holds it."""
         by_tenant = self._rules.get(chain)
-        return None if by_tenant is None else by_tenant.get(tenant) or by_tenant.get("")
+        if by_tenant is None:
+            return ()
+        own = by_tenant.get(tenant, ()) if tenant else ()
+        return own + by_tenant.get("", ())
+
+    def find(self, tenant: str, chain: str, start_us: int) -> ChainRules | None:
+        """Return the rules that hold an execution which began at `start_us`; None = it is followed as observed."""
+        for rules in self.versions(tenant, chain):
+            if rules.effective_from_us <= start_us:
+                return rules
+        return None
 
     def __len__(self) -> int:
-        return sum(map(len, self._rules.values()))
+        return len(self._names)

@@ -63,8 +63,14 @@ class Tracked:
     @property
     def rules(self) -> ChainRules | None:
         """The rules that the execution is held to; None = followed as observed."""
-        rules = self.chain.rules
-        return rules if rules is None or rules.effective_from_us <= self.execution.start_us else None
+        versions = self.chain.rules
+        if not versions:
+            return None
+        start_us = self.execution.start_us
+        for rules in versions:
+            if rules.effective_from_us <= start_us:
+                return rules
+        return None
 
 
 class Output:

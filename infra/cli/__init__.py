@@ -23,6 +23,7 @@ from infra.cli import (
     executions,
     importing,
     measuring,
+    retention,
     settings,
     simulate,
     soaking,
@@ -52,7 +53,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, measuring, soaking, settings):
+for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, measuring, soaking, retention, settings):
     module.register(app)
 
 

@@ -387,8 +387,7 @@ class Oracle:
         self.violations.append((self._offset, found))
 
     def _rules_of(self, x: Execution) -> ChainRules | None:
-        rules = self._rules.find(x.tenant, x.chain)
-        return rules if rules is not None and rules.effective_from_us <= x.start_us else None
+        return self._rules.find(x.tenant, x.chain, x.start_us)
 
     def _position(self) -> LogPosition:
         return LogPosition(topic=self._topic, partition=self._partition, offset=self._offset)

@@ -88,7 +88,8 @@ BEGIN
         name := 'flow_executions_' || to_char(monday, 'IYYY"w"IW');
         IF to_regclass(name) IS NULL THEN
             PERFORM pg_advisory_xact_lock(hashtextextended(current_schema() || '.flow_executions partitions', 0));
-            IF to_regclass(name) IS NULL THEN
+            -- Asked of the table, not of to_regclass: that remembers its answer from before the lock.
+            IF NOT EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = current_schema()::regnamespace) THEN
                 EXECUTE format('CREATE TABLE %I (LIKE flow_executions INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
                 EXECUTE format('ALTER TABLE flow_executions ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, monday, monday + 7);
             END IF;

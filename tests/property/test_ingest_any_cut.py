@@ -142,6 +142,6 @@ def test_execution_that_came_back_after_a_restart_is_not_forgotten_for_the_one_b
 
 def test_first_offset_of_a_delta_is_its_smallest() -> None:
     book = Book(1_000_000, 10, lambda tenant, time_us: None)
-    chain = Chain("t", "c", None)
+    chain = Chain("t", "c", ())
     book.at(chain, "", "", T, 9)
     assert book.at(chain, "", "", T, 5).first_offset == 5

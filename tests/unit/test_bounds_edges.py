@@ -99,8 +99,8 @@ def test_definitions_beyond_the_limit_are_the_same_whatever_the_order(order: lis
     step = ChainStep(name="s", component="x")
     rules = RuleBook([ChainDefinition(name=chain, tenant=tenant, steps=(step,)) for chain, tenant in order], limit=3)
     assert (len(rules), rules.refused) == (3, 3)
-    assert [rules.find("t", chain) is not None for chain in "abc"] == [True, True, False]
-    assert rules.find("u", "b") is not None
+    assert [rules.find("t", chain, 0) is not None for chain in "abc"] == [True, True, False]
+    assert rules.find("u", "b", 0) is not None
 
 
 class Stuck(MemoryChannel):

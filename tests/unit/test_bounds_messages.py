@@ -97,7 +97,7 @@ def test_largest_executions_are_counted_batches_that_fit() -> None:
         for n in range(2_000)
     }
     executions = [Execution("t", "c", f"e{n}", n, n, steps=steps) for n in range(3)]
-    finished = [Tracked(("t", x.execution), x, Chain("t", "c", None)) for x in executions]
+    finished = [Tracked(("t", x.execution), x, Chain("t", "c", ())) for x in executions]
     values = publish(said(finished={x.run: x for x in finished})).of(topics.TRACES)
     batches = [msgspec.json.decode(value, type=TraceBatch) for value in values]
     assert [batch.number for batch in batches] == [1, 2, 3]

@@ -145,6 +145,41 @@ def test_definition_is_replaced_and_a_tenants_own_goes_first() -> None:
     book = RuleBook([ChainDefinition(name="c", version="1", steps=(step("a"),))])
     book.add(ChainDefinition(name="c", version="2", steps=(step("a"),)))
     book.add(ChainDefinition(name="c", version="x", tenant="t", steps=(step("a"),)))
-    found = [book.find(tenant, chain) for tenant, chain in (("t", "c"), ("u", "c"), ("u", "d"))]
+    found = [book.find(tenant, chain, 0) for tenant, chain in (("t", "c"), ("u", "c"), ("u", "d"))]
     assert [rule and rule.version for rule in found] == ["x", "2", None]
     assert len(book) == 2
+
+
+def version(number: int, effective_us: int, tenant: str | None = None) -> ChainDefinition:
+    return ChainDefinition(name="c", version=str(number), tenant=tenant, effective_from_unix_us=effective_us, steps=(step("a"),))
+
+
+def held(book: RuleBook, *starts_us: int, tenant: str = "t") -> list[str]:
+    return [rule.version if (rule := book.find(tenant, "c", start)) else "none" for start in starts_us]
+
+
+def test_execution_is_held_to_the_version_that_was_in_force_when_it_began() -> None:
+    book = RuleBook([version(1, 10), version(2, 20), version(3, 30)])
+    assert held(book, 9, 10, 19, 20, 30, 99) == ["none", "1", "1", "2", "3", "3"]
+    book.add(version(4, 20))
+    assert held(book, 19, 20, 30, 99) == ["1", "4", "4", "4"]
+
+
+def test_before_a_tenants_own_version_the_common_one_holds() -> None:
+    book = RuleBook([version(1, 0), version(2, 20, "t")])
+    assert held(book, 19, 20) == ["1", "2"]
+    assert held(book, 19, 20, tenant="u") == ["1", "1"]
+
+
+def test_versions_of_a_chain_are_bounded_and_can_be_taken_back() -> None:
+    book = RuleBook([version(number, number) for number in range(20)])
+    assert held(book, 11, 12, 19) == ["none", "12", "19"]
+    before = book.version
+    book.remove("", "c", 19)
+    book.remove("", "c", 19)
+    assert held(book, 19) == ["18"]
+    assert book.version == before + 1
+    for number in range(12, 19):
+        book.remove("", "c", number)
+    assert held(book, 19) == ["none"]
+    assert len(book) == 0

@@ -159,7 +159,7 @@ def additions(executions: list[Execution], window_us: int = 10 * SECOND) -> tupl
     """Return what ingest would book of finished executions."""
     book = Book(window_us, 1_000, lambda tenant, time_us: None)
     for execution in executions:
-        chain = Chain(execution.tenant, execution.chain, None)
+        chain = Chain(execution.tenant, execution.chain, ())
         _book_steps(book, chain, execution)
         units, edges = observe(execution)
         for unit in units:
