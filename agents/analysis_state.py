@@ -29,6 +29,7 @@ from schemas.base import Record
 from schemas.internal import Partial
 from schemas.slo import SloStatus
 from streams.analysis import Analysis, AnalysisSettings, Books, Findings
+from streams.ids import key_of
 
 MARK = b"~mark"
 """Key of the offset of the partials topic that the saved state has seen."""
@@ -131,7 +132,5 @@ class AnalysisPartition:
 
 
 def _key(record: Record) -> str | None:
-    """Return the Kafka key of a record: its tenant; of an objective, whose topic is compacted, tenant/chain, a / in the tenant as %2F."""
-    if isinstance(record, SloStatus):
-        return f"{record.tenant.replace('%', '%25').replace('/', '%2F')}/{record.chain}"
-    return getattr(record, "tenant", None)
+    """Return the Kafka key of a record: its tenant; of an objective, whose topic is compacted, also the chain."""
+    return key_of(record.tenant, record.chain) if isinstance(record, SloStatus) else getattr(record, "tenant", None)

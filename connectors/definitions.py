@@ -5,10 +5,11 @@ from collections.abc import Iterable
 import msgspec
 import orjson
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import ValidationError
 
-from connectors.log import TIMEOUT_S, offsets_held, read_topic, reader
+from connectors.follow import Follower
+from connectors.log import TIMEOUT_S, read_topic
 from connectors.settings import Settings
 from connectors.telemetry import LIMIT_REACHED
 from schemas.definitions import ChainDefinition
@@ -51,57 +52,31 @@ def read_definitions(settings: Settings) -> list[ChainDefinition]:
     return list(newest.values())
 
 
-class DefinitionReader:
+def version_of(key: bytes) -> tuple[str, str, int] | None:
+    """Return the (tenant, flow, effective from in µs) of a key; None if it is none of ours."""
+    try:
+        return _KEY.decode(key)
+    except msgspec.DecodeError:
+        log.warning("not a key of ours", key=key[:200].decode(errors="replace"))
+        return None
+
+
+class DefinitionReader(Follower):
     """Puts every definition on the topic in force, and takes back what is deleted: all at the start, then each as it comes."""
 
     def __init__(self, settings: Settings, rules: RuleBook) -> None:
-        self._rules = rules
-        self._consumer = reader(settings)
-        topic = settings.topic(DEFINITIONS.name)
-        low, high = offsets_held(self._consumer, topic, 0)
-        self._consumer.assign([TopicPartition(topic, 0, low)])
-        while low < high and self._read(self._consumer, 1.0):
-            pass
-
-    def poll(self) -> None:
-        """Take what has come; does not wait."""
-        self._read(self._consumer, 0.0)
-
-    def _read(self, consumer: Consumer, timeout_s: float) -> bool:
-        """Return False once the end of the topic was met."""
-        for message in consumer.consume(1_000, timeout_s):
-            error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return False
-                if not error.retriable():
-                    raise KafkaException(error)
-            else:
-                put_in_force(self._rules, message)
-        return True
+        super().__init__(settings, DEFINITIONS, lambda key, value: put_in_force(rules, key, value))
 
 
-def put_in_force(rules: RuleBook, message: Message) -> None:
-    """Put what a record of the topic says in force, or take back what was deleted; what is not valid is passed over."""
-    value = message.value()
+def put_in_force(rules: RuleBook, key: bytes, value: bytes | None) -> None:
+    """Put what a record of the topic says in force, or take back what was deleted; raises ValidationError."""
     if value is None:
-        _take_back(rules, message.key() or b"")
+        if (version := version_of(key)) is not None:
+            rules.remove(*version)
         return
-    try:
-        refused = rules.refused
-        rules.add(ChainDefinition.decode(value))
-        LIMIT_REACHED.labels("definitions_over_limit").inc(rules.refused - refused)
-    except ValidationError as error:
-        log.error("definition refused", offset=message.offset(), reason=str(error.errors()[0]["msg"]))
-
-
-def _take_back(rules: RuleBook, key: bytes) -> None:
-    try:
-        tenant, name, effective_from_us = _KEY.decode(key)
-    except msgspec.DecodeError:
-        log.warning("nothing was taken back: not a key of ours", key=key[:200].decode(errors="replace"))
-        return
-    rules.remove(tenant, name, effective_from_us)
+    refused = rules.refused
+    rules.add(ChainDefinition.decode(value))
+    LIMIT_REACHED.labels("definitions_over_limit").inc(rules.refused - refused)
 
 
 _KEY = msgspec.json.Decoder(tuple[str, str, int])

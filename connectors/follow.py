@@ -11,7 +11,7 @@ from connectors.settings import Settings
 from schemas.topics import Topic
 
 log = structlog.get_logger("follow")
-Take = Callable[[str, bytes | None], None]
+Take = Callable[[bytes, bytes | None], None]
 """Takes (key, value); None = the record is deleted. May raise ValidationError: the record is then passed over, with a line in the log."""
 
 
@@ -36,20 +36,20 @@ class Follower:
         self._consumer.close()
 
     def _read(self, consumer: Consumer, timeout_s: float) -> bool:
-        """Return False once the end of the topic was met."""
+        """Return False once the end of the topic was met; records may have come behind it."""
+        goes_on = True
         for message in consumer.consume(1_000, timeout_s):
             error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return False
-                if not error.retriable():
-                    raise KafkaException(error)
-            else:
+            if error is None:
                 self._hand_on(message.key() or b"", message.value() or None, message.offset())
-        return True
+            elif error.code() == KafkaError._PARTITION_EOF:
+                goes_on = False
+            elif not error.retriable():
+                raise KafkaException(error)
+        return goes_on
 
     def _hand_on(self, key: bytes, value: bytes | None, offset: int | None) -> None:
         try:
-            self._take(key.decode("utf-8", "replace"), value)
+            self._take(key, value)
         except ValidationError as error:
             log.error("record refused", topic=self._topic.name, offset=offset, reason=str(error.errors()[0]["msg"]))

@@ -1,5 +1,6 @@
 """Objectives of chains: what the definitions on their topic declare, followed by the analysis while it runs."""
 
+from connectors.definitions import version_of
 from connectors.follow import Follower
 from connectors.settings import Settings
 from connectors.telemetry import LIMIT_REACHED
@@ -24,21 +25,19 @@ def objective_of(definition: ChainDefinition, window_days: int) -> SloRule | Non
 
 
 class ObjectiveReader(Follower):
-    """Puts the objective of every definition on the topic in force, from the moment at which it is read."""
+    """Puts the objective of every definition on the topic in force, and takes back what is deleted."""
 
     def __init__(self, settings: Settings, book: SloBook) -> None:
         self._book = book
         self._window_days = settings.slo_window_days
-        self._names: dict[str, tuple[str, str]] = {}
-        """(tenant, chain) of the definition that stands under a key."""
-        super().__init__(settings, DEFINITIONS, self._put)
+        super().__init__(settings, DEFINITIONS, self._take)
 
-    def _put(self, key: str, value: bytes | None) -> None:
+    def _take(self, key: bytes, value: bytes | None) -> None:
         if value is None:
-            if key in self._names:
-                self._book.remove(*self._names.pop(key))
+            if (version := version_of(key)) is not None:
+                self._book.remove(*version)
             return
         definition, refused = ChainDefinition.decode(value), self._book.refused
-        self._names[key] = definition.tenant or "", definition.name
-        self._book.put(*self._names[key], objective_of(definition, self._window_days))
+        rule = objective_of(definition, self._window_days)
+        self._book.put(definition.tenant or "", definition.name, rule, definition.effective_from_unix_us)
         LIMIT_REACHED.labels("definitions_over_limit").inc(self._book.refused - refused)

@@ -37,10 +37,10 @@ class TenantReader(Follower):
         self._book = book
         super().__init__(settings, TENANTS, self._put)
 
-    def _put(self, key: str, value: bytes | None) -> None:
+    def _put(self, key: bytes, value: bytes | None) -> None:
         refused = self._book.refused
         if value is None:
-            self._book.remove(key)
+            self._book.remove(key.decode("utf-8", "replace"))
         else:
             self._book.put(Tenant.decode(value))
         LIMIT_REACHED.labels("tenant_records_over_limit").inc(self._book.refused - refused)

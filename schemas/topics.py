@@ -95,7 +95,7 @@ LIMITS = Topic(
     "Tenants whose use of a day has come near a limit of their tier, or to it.", "analysis", 30 * DAY_MS,
 )
 SLO = Topic(
-    "flowchain.slo.v1", "tenant/chain", "SloStatus", ("analysis",), ("people",),
+    "flowchain.slo.v1", "JSON: [tenant, chain]", "SloStatus", ("analysis",), ("people",),
     "Service level objectives of chains: error budget and burn rates, the newest state of each.", "analysis", cleanup="compact",
 )
 DATA_LOSS = Topic(

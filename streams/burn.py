@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from schemas.analysis import Severity
+from streams.rules import VERSIONS
 
 SECOND = 1_000_000
 HOUR_US = 3_600 * SECOND
@@ -74,38 +75,54 @@ class SloRule:
 
 
 class SloBook:
-    """The objectives in force: a tenant's own definition before the common one of the same name, else the default."""
+    """The objectives in force: a tenant's own definition before the common one of the same name, else the default.
+
+    As with what executions are held to (`streams.rules.RuleBook`), a version holds from its effective time on, in place of all that
+    were to hold from then on or later; those before it are kept, the last `VERSIONS` of each chain.
+    """
 
     def __init__(self, default: SloRule | None = None, limit: int = 10_000) -> None:
-        """At most `limit` definitions are in force: of more those first by chain and tenant."""
+        """At most `limit` chains with definitions are in force: of more those first by chain and tenant."""
         self.refused = 0
         """Definitions that were left out because of the limit."""
         self._default = default
         self._limit = limit
-        self._names: list[tuple[str, str]] = []
+        self._names: list[ChainKey] = []
         """(chain, tenant) of all, sorted."""
-        self._rules: dict[ChainKey, SloRule | None] = {}
+        self._rules: dict[ChainKey, tuple[tuple[int, SloRule | None], ...]] = {}
+        """By (tenant, chain): (effective time, objective), the latest first."""
 
-    def put(self, tenant: str, chain: str, rule: SloRule | None) -> None:
+    def put(self, tenant: str, chain: str, rule: SloRule | None, from_us: int = 0) -> None:
         """Put the objective of a definition in force; tenant "" = everybody's, None = it has none of its own."""
-        if (tenant, chain) not in self._rules:
+        held = self._rules.get((tenant, chain))
+        if held is None:
             insort(self._names, (chain, tenant))
-        self._rules[tenant, chain] = rule
+        earlier = tuple(version for version in held or () if version[0] < from_us)
+        self._rules[tenant, chain] = ((from_us, rule), *earlier)[:VERSIONS]
         if len(self._names) > self._limit:
-            name, owner = self._names.pop()
-            del self._rules[owner, name]
+            self._forget(*self._names[-1])
             self.refused += 1
 
-    def remove(self, tenant: str, chain: str) -> None:
-        """Forget a definition."""
-        if (tenant, chain) in self._rules:
-            del self._rules[tenant, chain]
-            self._names.remove((chain, tenant))
+    def remove(self, tenant: str, chain: str, from_us: int = 0) -> None:
+        """Take back the version that was to hold from a time on."""
+        held = self._rules.get((tenant, chain), ())
+        left = tuple(version for version in held if version[0] != from_us)
+        if left:
+            self._rules[tenant, chain] = left
+        elif held:
+            self._forget(chain, tenant)
 
-    def find(self, tenant: str, chain: str) -> SloRule | None:
-        """Return the objective of a tenant's chain."""
-        key = (tenant, chain) if (tenant, chain) in self._rules else ("", chain)
-        return self._rules.get(key) or self._default
+    def find(self, tenant: str, chain: str, at_us: int) -> SloRule | None:
+        """Return the objective of a tenant's chain at a time."""
+        for owner in (tenant, ""):
+            for from_us, rule in self._rules.get((owner, chain), ()):
+                if from_us <= at_us:
+                    return rule or self._default
+        return self._default
+
+    def _forget(self, chain: str, tenant: str) -> None:
+        self._names.remove((chain, tenant))
+        del self._rules[tenant, chain]
 
 
 class Ring:

@@ -9,9 +9,9 @@ A window counts in the 30 s that its start is in, and in that hour; a revision t
 time end with the last closed window and are up to a slot shorter than their name. The share of data in a stretch is the share of it
 in which the chain was followed: silence is data, and burns nothing.
 
-Objectives come beside the log (`SloBook`): each is in force from the moment at which this process has read it. Ids name only the
-chain, and, of an alert, when it was opened; counts are not computed again when an objective changes, but a latency objective
-judges only the windows that close, or are revised, from then on.
+Objectives come beside the log (`SloBook`): a version that is read before its effective time judges the windows that begin from then on, the
+same in a replay; one that is read later judges from the moment at which this process has read it, which a replay does not repeat. So ids
+name only the chain, and, of an alert, when it was opened. What was counted before is not counted again by another objective.
 """
 
 from collections import Counter
@@ -120,14 +120,16 @@ class SloStage:
     def _count(self, window: HealthWindow, now_us: int) -> ChainKey | None:
         """Count one window in place of what it held before; return the chain if it is followed."""
         tenant, chain, start_us = window.tenant, window.chain, window.window_start_unix_us
-        rule = self._book.find(tenant, chain)
-        if rule is None or chain == OVERFLOW or not window.completed + window.failed:
+        if chain == OVERFLOW or not window.completed + window.failed:
+            return None
+        rule, judging = self._book.find(tenant, chain, now_us), self._book.find(tenant, chain, start_us)
+        if rule is None or judging is None:
             return None
         followed = self._chains.get((tenant, chain)) or self._follow((tenant, chain), start_us)
         if followed is None:
             return None
         held = self._windows.setdefault(start_us, {}).setdefault(tenant, {})
-        total, bad = outcome(window, rule)
+        total, bad = outcome(window, judging)
         was = held.get(chain, (0, 0))
         held[chain] = (total, bad)
         self._dirty.add((_WINDOW, start_us, tenant))
@@ -184,7 +186,7 @@ class SloStage:
     # -- judging --------------------------------------------------------------------------------------------------
 
     def _look(self, key: ChainKey, now_us: int, spoken: Spoken) -> None:
-        followed, rule = self._chains[key], self._book.find(*key)
+        followed, rule = self._chains[key], self._book.find(*key, now_us)
         if rule is None:
             self._withdraw(key, now_us, spoken)
             return

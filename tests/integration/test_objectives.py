@@ -1,5 +1,6 @@
 """Real analysis workers with objectives and tiers that come while they run; what they say outlives them."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from helpers_ingest import MS, Pipeline, Raw, event, now_us, pipeline
 
-from connectors.definitions import publish_definitions
+from connectors.definitions import key_of, publish_definitions
 from connectors.objectives import ObjectiveReader, objective_of, slo_book
 from connectors.settings import Settings
 from connectors.tenants import TenantReader, publish_tenants, read_tenants, tenant_book
@@ -58,8 +59,8 @@ def test_objectives_and_limits_are_told_and_outlive_a_kill(running: Pipeline) ->
     running.eventually(lambda: len(limits(running)) >= 3)
     running.eventually(lambda: len(statuses(running)) == 2)
     found = statuses(running)
-    assert (found[b"acme/order"].state, found[b"globex/order"].state) == ("ok", "exhausted")
-    assert (found[b"acme/order"].good, found[b"acme/order"].bad, found[b"acme/order"].objective) == (42, 3, 0.9)
+    assert (found[b'["acme","order"]'].state, found[b'["globex","order"]'].state) == ("ok", "exhausted")
+    assert (found[b'["acme","order"]'].good, found[b'["acme","order"]'].bad, found[b'["acme","order"]'].objective) == (42, 3, 0.9)
 
     running.workers[1].kill()
     running.workers[1].wait(10)
@@ -83,23 +84,41 @@ def test_the_newest_record_of_each_tenant_and_definition_is_in_force(stack: Stac
         readers = TenantReader(pipe.settings, tenants), ObjectiveReader(pipe.settings, slos)
         assert [tenants.find(name)[0] for name in ("acme", "globex")] == ["enterprise", "free"]
         assert tenants.find("globex")[1].max_executions_per_day == 1_000
-        assert [slos.find(name, "order") for name in ("acme", "globex")] == [SloRule(0.75), SloRule(0.99)]
-        assert slos.find("globex", "other") == SloRule(0.5)
+        assert [slos.find(name, "order", 1) for name in ("acme", "globex")] == [SloRule(0.75), SloRule(0.99)]
+        assert slos.find("globex", "other", 1) == SloRule(0.5)
 
         pipe.put(topics.TENANTS, {b"acme": b""})
-        pipe.put(topics.DEFINITIONS, {b"acme/order": b""})
+        pipe.put(topics.DEFINITIONS, {key_of("acme", "order", 0): b""})
         publish_tenants(pipe.settings, [Tenant(tenant="globex", tier="pro")])
 
         def has_come() -> bool:
             for reader in readers:
                 reader.poll()
-            return "globex" in tenants and slos.find("acme", "order") == SloRule(0.99)
+            return "globex" in tenants and slos.find("acme", "order", 1) == SloRule(0.99)
 
         pipe.eventually(has_come)
         assert tenants.find("acme")[0] == "free"
         assert "globex" in read_tenants(pipe.settings) and "acme" not in read_tenants(pipe.settings)
         for reader in readers:
             reader.close()
+
+
+def test_what_comes_behind_the_end_of_the_topic_is_read_as_well(stack: Stack, tmp_path: Path) -> None:
+    """The client tells the end of a partition between records: one that is already behind it may come in the same batch."""
+    with pipeline(stack, tmp_path) as pipe:
+        tenants = tenant_book(pipe.settings)
+        reader = TenantReader(pipe.settings, tenants)
+        names = [f"t{number}" for number in range(3)]
+        for name in names:
+            publish_tenants(pipe.settings, [Tenant(tenant=name, tier="pro")])
+            time.sleep(0.7)  # longer than a fetch waits: the record is there, and the end behind it
+
+        def have_come() -> bool:
+            reader.poll()
+            return all(name in tenants for name in names)
+
+        pipe.eventually(have_come)
+        reader.close()
 
 
 @pytest.mark.parametrize(

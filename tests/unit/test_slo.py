@@ -277,10 +277,36 @@ def test_the_tenants_own_definition_goes_before_the_common_one_and_the_default()
     book.put("", "order", common)
     book.put("acme", "order", own)
     book.put("globex", "order", None)
-    assert [book.find(tenant, "order") for tenant in ("acme", "initech", "globex")] == [own, common, default]
-    assert book.find("acme", "other") == default
+    assert [book.find(tenant, "order", T) for tenant in ("acme", "initech", "globex")] == [own, common, default]
+    assert book.find("acme", "other", T) == default
     book.remove("acme", "order")
-    assert book.find("acme", "order") == common
+    assert book.find("acme", "order", T) == common
+
+
+def test_of_versions_the_one_that_was_in_force_judges_a_window() -> None:
+    world = World(None)
+    for number, (slow_us, from_us) in enumerate(((100_000, 0), (1_000, T + LENGTH_US))):
+        world.book.put("", "order", SloRule(0.9, 30 + number, slow_us), from_us)
+    durations = {str(bucket_index(10_000)): 10}
+    world.run(3, 10, durations=durations)
+    late = chain_window(T, 11, durations={str(bucket_index(10_000)): 11}, revision=1)
+    world.take([late], world.number)
+    world.minutes(2, completed=0)
+    assert (world.statuses[-1].good, world.statuses[-1].bad, world.statuses[-1].window_days) == (11, 20, 31)
+
+
+def test_versions_are_put_and_taken_back_by_their_effective_time() -> None:
+    book, rules = SloBook(), [SloRule(ratio) for ratio in (0.5, 0.6, 0.7, 0.8)]
+    for from_us, rule in zip((0, 10, 20), rules, strict=False):
+        book.put("t", "c", rule, from_us)
+    assert [book.find("t", "c", at_us) for at_us in (0, 9, 10, 99)] == [rules[0], rules[0], rules[1], rules[2]]
+    book.remove("t", "c", 20)
+    assert book.find("t", "c", 99) == rules[1]
+    book.put("t", "c", rules[3], 5)  # in place of all that were to hold from then on
+    assert [book.find("t", "c", at_us) for at_us in (4, 5, 99)] == [rules[0], rules[3], rules[3]]
+    for from_us in (5, 0, 0):
+        book.remove("t", "c", from_us)
+    assert book.find("t", "c", 99) is None
 
 
 def test_objectives_beyond_the_limit_are_the_same_whatever_the_order() -> None:
@@ -288,7 +314,7 @@ def test_objectives_beyond_the_limit_are_the_same_whatever_the_order() -> None:
         book = SloBook(limit=2)
         for chain in order:
             book.put("", chain, RULE)
-        assert [book.find("t", chain) is not None for chain in "abc"] == [True, True, False]
+        assert [book.find("t", chain, T) is not None for chain in "abc"] == [True, True, False]
         assert book.refused == 1
 
 

@@ -17,6 +17,7 @@ from connectors.log import TIMEOUT_S, offsets_held, read_range, reader
 from connectors.settings import Settings
 from schemas import topics
 from schemas.slo import SloStatus
+from schemas.topics import Topic
 from streams.rules import RuleBook
 
 log = structlog.get_logger("http")
@@ -122,23 +123,23 @@ class Feed:
 
     def _frames(self, stream: Stream, message: Message) -> Iterator[Frame]:
         value, partition, offset = message.value(), message.partition() or 0, message.offset() or 0
-        if stream.topic is topics.DEFINITIONS:
-            put_in_force(self.rules, message)
+        if stream.topic in (topics.DEFINITIONS, topics.SLO):
+            self._keep(stream.topic, message.key() or b"", value, offset)
         if value is None:  # a tombstone
             self._positions[stream.name][partition] = offset
             return
-        if stream.topic is topics.SLO:
-            self._keep(value, offset)
         records = self.executions.ended(value) if stream.topic is topics.TRACES else [value]
         yield from frames_of(stream, partition, offset, records, self._positions[stream.name])
 
-    def _keep(self, value: bytes, offset: int) -> None:
+    def _keep(self, topic: Topic, key: bytes, value: bytes | None, offset: int) -> None:
         try:
-            status = SloStatus.decode(value)
+            if topic is topics.DEFINITIONS:
+                put_in_force(self.rules, key, value or None)
+            elif value:
+                status = SloStatus.decode(value)
+                self.slos[status.tenant, status.chain] = status
         except ValidationError as error:
-            log.error("record refused", topic=topics.SLO.name, offset=offset, reason=str(error.errors()[0]["msg"]))
-        else:
-            self.slos[status.tenant, status.chain] = status
+            log.error("record refused", topic=topic.name, offset=offset, reason=str(error.errors()[0]["msg"]))
 
 
 def frames_of(stream: Stream, partition: int, offset: int, records: list[bytes], position: dict[int, int]) -> Iterator[Frame]:
