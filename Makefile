@@ -59,9 +59,11 @@ lint: install ## style, types, the import rule, the contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --config pyproject.toml
 	@$(BIN)/python -m schemas.generate --check
+	@$(BIN)/python -m connectors.http.document --check
 
-contract: install ## write the generated JSON Schemas and the AsyncAPI document anew
+contract: install ## write the generated JSON Schemas, the AsyncAPI and the OpenAPI document anew
 	@$(BIN)/python -m schemas.generate
+	@$(BIN)/python -m connectors.http.document
 
 lock: install ## resolve the dependencies anew into constraints.txt (needs uv on PATH)
 	@uv pip compile pyproject.toml --extra devstack --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -o constraints.txt

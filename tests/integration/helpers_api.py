@@ -1,12 +1,15 @@
 """An API on real engines with something to tell: two tenants whose things bear their name, so that a leak is seen."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from connectors.database import EVERY_TENANT, Database
@@ -171,3 +174,19 @@ def alert(tenant: str) -> Alert:
         suspects=[], affected=[], affected_chains=[f"{tenant}-chain"], affected_executions=1, affected_sample=[f"{tenant}-bad"],
         violations={"step.failed": 1}, first_fault_unix_us=START_US, opened_unix_us=START_US, updated_unix_us=START_US, evidence=[],
     )  # fmt: skip
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """Serve an API at a port of loopback, as `flowchain worker api` does but on a thread; yields host:port."""
+    config = uvicorn.Config(create_app(settings), log_config=None, ws_per_message_deflate=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the API ended while it began"
+            time.sleep(0.02)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(15)

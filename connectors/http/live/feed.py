@@ -36,6 +36,8 @@ class Feed:
         self._changelog = settings.topic(topics.OPEN_EXECUTIONS.name)
         self._positions: dict[str, dict[int, int]] = {name: {} for name in STREAMS}
         self._unread: set[tuple[str, int]] = set()
+        self._batch = max(1, min(5_000, settings.live_frames // 4))
+        """More at once would go over the place of clients that are not slow."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -94,7 +96,7 @@ class Feed:
         try:
             while not self._stop.is_set():
                 frames: dict[str, list[Frame]] = {}
-                for message in consumer.consume(5_000, BATCH_S):
+                for message in consumer.consume(self._batch, BATCH_S):
                     self._take(message, frames)
                 if frames:
                     loop.call_soon_threadsafe(self._hub.publish, frames)

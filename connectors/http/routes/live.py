@@ -28,6 +28,10 @@ RECHECK_S = 30.0
 """How often it is looked whether a client's key is still valid."""
 QUIET_S = 15.0
 """A comment is sent after so long without an event, so that proxies keep the connection."""
+LOG_RINGS = 10
+"""So many times what a ring holds is read from the log for a client that comes back."""
+SSE_S = 300.0
+"""Server-sent events end after so long, so that the key is looked at again: clients come back by themselves."""
 POLICY, TRY_LATER, TOO_MANY = 1008, 1013, 1013
 SUBPROTOCOL = "flowchain.bearer."
 """A browser cannot set headers of a WebSocket: it offers this and its key as a subprotocol beside `flowchain`."""
@@ -75,7 +79,8 @@ async def _events(services: Services, stream: str, wanted: Filter, after: dict[s
         with Subscription(services.hub, [stream], wanted.matches) as subscription:
             for item in await resumed(services, subscription, wanted, after):
                 yield _event(item)
-            while True:
+            ends = asyncio.get_running_loop().time() + SSE_S
+            while asyncio.get_running_loop().time() < ends:
                 try:
                     async with asyncio.timeout(QUIET_S):
                         found = await subscription.next()
@@ -160,7 +165,7 @@ def _text(item: Frame | Gap) -> str:
 async def resumed(services: Services, subscription: Subscription, wanted: Filter, after: dict[str, dict[int, int]]) -> list[Frame | Gap]:
     """Have a subscription go on behind positions; return what is on the log between them and what the rings hold.
 
-    At most as much as a ring holds is read from the log; of more, and of what was deleted, only the gap is told.
+    At most ten times what a ring holds is read from the log; of more, and of what was deleted, only the gap is told.
     """
     items: list[Frame | Gap] = []
     for name, position in after.items():
@@ -175,7 +180,7 @@ async def resumed(services: Services, subscription: Subscription, wanted: Filter
 
 def _missed(services: Services, name: str, matches: Callable[[Facts], bool], after: dict[int, int], before: dict[int, int]) -> Iterable[Frame | Gap]:
     missing = sum(max(0, stop - after.get(partition, -1) - 1) for partition, stop in before.items())
-    if missing > services.settings.live_frames:
+    if missing > LOG_RINGS * services.settings.live_frames:
         return [Gap(name)]
     try:
         return [frame for frame in catch_up(services.settings, STREAMS[name], after, before) if matches(frame.facts)]
