@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import httpx
@@ -35,10 +36,16 @@ def address(api: Api) -> Iterator[str]:
         yield found
 
 
+@cache
+def producer_of(bootstrap_servers: str, transactional_id: str) -> Producer:
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "transactional.id": transactional_id})
+    producer.init_transactions(10)
+    return producer
+
+
 def say(api: Api, *alerts: Alert) -> None:
     """Publish alerts as the analysis does, in one transaction, so that its mark takes an offset too."""
-    producer = Producer({**api.settings.kafka(), "transactional.id": api.settings.group("test-live")})
-    producer.init_transactions(10)
+    producer = producer_of(api.settings.bootstrap_servers, api.settings.group("test-live"))
     producer.begin_transaction()
     for item in alerts:
         producer.produce(api.settings.topic(ALERTS.name), item.encode(), item.tenant)
