@@ -70,6 +70,15 @@ COMMENT ON COLUMN flow_chains.repeated IS 'it may run several times in one execu
 COMMENT ON COLUMN flow_chains.input_type IS 'declared type of its input, if any';
 COMMENT ON COLUMN flow_chains.output_type IS 'declared type of its output, if any';
 
+CREATE INDEX flow_definitions_by_name ON flow_definitions (name, tenant, revision DESC);
+COMMENT ON INDEX flow_definitions_by_name IS 'a flow of any tenant, the newest revision first';
+CREATE INDEX flow_definitions_by_id ON flow_definitions (id);
+COMMENT ON INDEX flow_definitions_by_id IS 'a revision by the address of its content';
+CREATE INDEX flow_definitions_recent ON flow_definitions (tenant, created_at DESC);
+COMMENT ON INDEX flow_definitions_recent IS 'what was changed last';
+CREATE INDEX flow_chains_by_component ON flow_chains (component, tenant, chain);
+COMMENT ON INDEX flow_chains_by_component IS 'which chains use a component';
+
 INSERT INTO flow_definitions (tenant, name, revision, id, kind, version, description, definition, steps, effective_from, author, created_at)
     SELECT tenant, name, number, 'sha256:' || left(encode(sha256(convert_to(definition::text, 'UTF8')), 'hex'), 32), kind, version,
            description, definition, steps, effective_from, '', created_at
@@ -80,12 +89,3 @@ INSERT INTO flow_chains
     FROM old_chains c JOIN old_definitions d ON (d.tenant, d.name, d.version, d.kind) = (c.tenant, c.chain, c.version, 'chain');
 -- Its topic is not read any more: PostgreSQL writes it.
 DELETE FROM sink_offsets WHERE sink = 'flow_definitions';
-
-CREATE INDEX flow_definitions_by_name ON flow_definitions (name, tenant, revision DESC);
-COMMENT ON INDEX flow_definitions_by_name IS 'a flow of any tenant, the newest revision first';
-CREATE INDEX flow_definitions_by_id ON flow_definitions (id);
-COMMENT ON INDEX flow_definitions_by_id IS 'a revision by the address of its content';
-CREATE INDEX flow_definitions_recent ON flow_definitions (tenant, created_at DESC);
-COMMENT ON INDEX flow_definitions_recent IS 'what was changed last';
-CREATE INDEX flow_chains_by_component ON flow_chains (component, tenant, chain);
-COMMENT ON INDEX flow_chains_by_component IS 'which chains use a component';

@@ -35,7 +35,7 @@ COMMENT ON COLUMN flow_incidents.source_offset IS 'its offset';
 COMMENT ON COLUMN flow_incidents.stored_at IS 'when the row was last written';
 CREATE INDEX flow_incidents_recent ON flow_incidents (tenant, opened_at DESC);
 COMMENT ON INDEX flow_incidents_recent IS 'latest incidents of a tenant';
-CREATE INDEX flow_incidents_open ON flow_incidents (tenant, severity, opened_at DESC) WHERE status = 'open';
+CREATE INDEX flow_incidents_open ON flow_incidents (tenant, opened_at DESC) WHERE status = 'open';
 COMMENT ON INDEX flow_incidents_open IS 'open incidents of a tenant';
 
 CREATE TABLE flow_alerts (
@@ -74,7 +74,7 @@ COMMENT ON COLUMN flow_alerts.source_offset IS 'its offset';
 COMMENT ON COLUMN flow_alerts.stored_at IS 'when the row was last written';
 CREATE INDEX flow_alerts_recent ON flow_alerts (tenant, opened_at DESC);
 COMMENT ON INDEX flow_alerts_recent IS 'latest alerts of a tenant';
-CREATE INDEX flow_alerts_open ON flow_alerts (tenant, severity, opened_at DESC) WHERE status IN ('opened', 'updated');
+CREATE INDEX flow_alerts_open ON flow_alerts (tenant, opened_at DESC) WHERE status IN ('opened', 'updated');
 COMMENT ON INDEX flow_alerts_open IS 'alerts of a tenant that are not over';
 CREATE INDEX flow_alerts_by_cause ON flow_alerts (tenant, cause, opened_at DESC);
 COMMENT ON INDEX flow_alerts_by_cause IS 'alerts that name a component';
