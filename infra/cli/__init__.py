@@ -17,12 +17,12 @@ from infra.cli import (
     alerts,
     bench,
     chaos,
-    definitions,
     demo,
     dlq,
     executions,
     importing,
     measuring,
+    registry,
     retention,
     settings,
     simulate,
@@ -37,11 +37,12 @@ from infra.demo import DemoRefused
 from infra.devstack import DevstackError
 from infra.importing import ImportRefused
 from infra.preparing import Unreachable
+from infra.registering import RegistryAway
 from infra.supervisor import NotReady
 
 KNOWN = (
     CommandError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, SpanImportError,
-    TooManyDeadLetters, Unreachable, ValidationError,
+    RegistryAway, TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
@@ -53,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, dlq, verify, chaos, importing, bench, measuring, soaking, retention, settings):
+for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, dlq, verify, chaos, importing, bench, measuring, soaking, retention, settings):
     module.register(app)
 
 
