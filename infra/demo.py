@@ -14,12 +14,12 @@ from rich.console import Console
 
 from connectors.alerts import alert_consumer
 from connectors.deadletters import read_dead_letters
-from connectors.definitions import publish_definitions
 from connectors.settings import Settings
 from infra import devstack
 from infra.counting import clickhouse_counts, clickhouse_rows, counted_events, postgres_rows
 from infra.local import addresses
 from infra.preparing import prepare
+from infra.registering import put_in_force
 from infra.simulator import Config, Fault, Simulation, Truth, definitions, simulate
 from infra.supervisor import Supervisor, ready_workers
 from infra.verification.progress import NotCaughtUp, snapshot
@@ -104,7 +104,7 @@ def running(home: Path, console: Console | None = None) -> Iterator[tuple[Settin
         with devstack.running(home, console=console) as stack:
             settings = settings_of(stack)
             prepare(settings)
-            publish_definitions(settings, definitions())
+            put_in_force(settings, definitions(), "demo")
             with ready_workers(home, settings.environment(*addresses(stack), *SETTINGS)) as supervisor:
                 yield settings, supervisor
                 _settle(settings, supervisor)

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from connectors.database import EVERY_TENANT, Database
+from connectors.definitions import key_of
 from connectors.registry.model import (
     CycleRefused,
     Dependency,
@@ -21,6 +22,7 @@ from connectors.registry.model import (
 )
 from connectors.registry.rows import chain_rows, definition_row, dependency_rows, records
 from schemas.definitions import ChainDefinition
+from schemas.topics import DEFINITIONS
 from streams.flows.canonical import canonical, content_id
 from streams.flows.dependencies import Drift, SeenEdge, drift
 from streams.flows.diff import Change, diff
@@ -82,8 +84,18 @@ class Registry:
             _publish(connection, key, Version(revision, 0, deleted=True), b"")
             connection.execute(_INSERT_DEFINITION, definition_row(newest.definition, revision, newest.id, author, deleted=True))
             connection.execute("DELETE FROM flow_dependencies WHERE provenance = 'declared' AND tenant = %s AND flow = %s", key)
-            _refuse_lost(connection)
+            for other, _ in _lost(connection):
+                raise RegistryRefused(f"flow {name!r} is required by {other!r}")
             return Outcome("deleted", tenant, name, newest.id, revision)
+
+    def publish_anew(self) -> int:
+        """Put all versions in force of everybody's flows into the outbox once more, for a topic that was lost; return how many."""
+        with self._session(None) as connection:
+            _lock(connection, {found["tenant"] for found in connection.execute(_KEPT)})
+            rows = [row for found in connection.execute(_KEPT).fetchall() for row in _in_force_of(connection, found["tenant"], found["name"])]
+            with connection.cursor() as cursor:
+                cursor.executemany(_INSERT_OUTBOX, rows)
+        return len(rows)
 
     # -- what is there --------------------------------------------------------------------------------------------
 
@@ -221,6 +233,14 @@ def _publish(connection: Connection, key: Key, new: Version, value: bytes) -> No
         cursor.executemany(_INSERT_OUTBOX, records(*key, before, new, value))
 
 
+def _in_force_of(connection: Connection, tenant: str, name: str) -> list[tuple[Any, ...]]:
+    """Return the records that say which versions of a flow hold executions."""
+    revisions = [Revision.of(row) for row in connection.execute(f"{_REVISIONS} ORDER BY revision", (tenant, name))]
+    of = {x.revision: x.definition for x in revisions}
+    held = in_force(Version(x.revision, x.definition.effective_from_unix_us, x.deleted) for x in revisions)
+    return [(tenant, DEFINITIONS.name, key_of(tenant, name, x.effective_from_us), of[x.revision].encode()) for x in held]
+
+
 def _declare(connection: Connection, changed: Sequence[tuple[ChainDefinition, int]]) -> None:
     """Replace what the changed flows declare; the old is gone before the new comes, so that only what will be forms a cycle."""
     with connection.cursor() as cursor:
@@ -235,9 +255,13 @@ def _declare(connection: Connection, changed: Sequence[tuple[ChainDefinition, in
 
 def _refuse_lost(connection: Connection) -> None:
     """Raise RegistryRefused where a flow requires one that is not there."""
-    row = connection.execute(_LOST).fetchone()
-    if row is not None:
-        raise RegistryRefused(f"flow {row['source']!r} requires {row['target']!r}, which is not there")
+    for source, target in _lost(connection):
+        raise RegistryRefused(f"flow {source!r} requires {target!r}, which is not there")
+
+
+def _lost(connection: Connection) -> Iterable[tuple[str, str]]:
+    """Yield (flow, what it requires and is not there)."""
+    return ((row["source"], row["target"]) for row in connection.execute(_LOST))
 
 
 class _cycles_refused:
@@ -286,6 +310,7 @@ def _us(time: Any) -> int:
 _FIELDS = "tenant, name, revision, id, definition::text AS text, author, created_at, deleted"
 _REVISIONS = f"SELECT {_FIELDS} FROM flow_definitions WHERE tenant = %s AND name = %s"
 _CURRENT = f"SELECT {_FIELDS} FROM flow_definitions_current WHERE (name, tenant) > (%s, %s) ORDER BY name, tenant LIMIT %s"
+_KEPT = "SELECT tenant, name FROM flow_definitions_current ORDER BY tenant, name"
 _VERSIONS = """
     SELECT revision, deleted, coalesce((definition ->> 'effective_from_unix_us')::bigint, 0) AS effective_from_us
     FROM flow_definitions WHERE tenant = %s AND name = %s ORDER BY revision"""
@@ -308,4 +333,4 @@ _LOST = """
     SELECT d.source, d.target FROM flow_dependencies d
     WHERE d.kind = 'requires' AND NOT EXISTS (
         SELECT FROM flow_definitions_current c WHERE c.name = d.target AND c.tenant IN (d.tenant, ''))
-    ORDER BY d.tenant, d.source, d.target LIMIT 1"""
+    ORDER BY d.tenant, d.source, d.target"""

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from connectors.definitions import publish_definitions
 from connectors.settings import Settings
 from infra import devstack
 from infra.chaos.fleet import Fleet
@@ -18,6 +17,7 @@ from infra.chaos.retention import overrun
 from infra.demo import alone
 from infra.local import addresses
 from infra.preparing import prepare
+from infra.registering import put_in_force
 from infra.simulator import definitions
 from infra.supervisor import WORKERS, Supervisor
 from infra.verification.progress import NotCaughtUp, Snapshot, snapshot
@@ -50,7 +50,7 @@ def running(home: Path, tell: Tell) -> Iterator[tuple[Settings, Fleet, Superviso
         with devstack.running(home, kafka_heap=HEAP) as stack:
             settings = Settings(**{**addresses(stack), **SETTINGS})
             prepare(settings)
-            publish_definitions(settings, definitions())
+            put_in_force(settings, definitions(), "chaos")
             supervisor = Supervisor(home, settings.environment(*addresses(stack), *SETTINGS), WORKERS)
             try:
                 supervisor.start()

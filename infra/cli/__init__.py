@@ -21,13 +21,13 @@ from infra.cli import (
     bench,
     chaos,
     credentials,
-    definitions,
     demo,
     dlq,
     executions,
     importing,
     keys,
     measuring,
+    registry,
     retention,
     settings,
     simulate,
@@ -42,11 +42,12 @@ from infra.demo import DemoRefused
 from infra.devstack import DevstackError
 from infra.importing import ImportRefused
 from infra.preparing import Unreachable
+from infra.registering import RegistryAway
 from infra.supervisor import NotReady
 
 KNOWN = (
     CommandError, CredentialError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, NotServed,
-    SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
+    RegistryAway, SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
@@ -58,7 +59,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, definitions, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, soaking, retention, settings):
+for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, soaking, retention, settings):
     module.register(app)
 
 

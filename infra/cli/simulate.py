@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from connectors.definitions import publish_definitions
 from connectors.settings import Settings
 from connectors.topics import partition_counts
 from infra.cli.common import CommandError, Json, Prefix, console, print_json, reach_kafka
+from infra.registering import put_in_force_anywhere
 from infra.simulator import FAULT_KINDS, SERVICES, Config, Fault, Simulation, Truth, definitions
 from infra.simulator import simulate as run
 from schemas.topics import DEFINITIONS, EVENTS
@@ -44,7 +44,7 @@ def simulate(
     config = checked_config(rate, seconds, seed, fault or [])
     _check_folder(truth)
     settings = _reach_topics(prefix)
-    publish_definitions(settings, definitions())
+    put_in_force_anywhere(settings, definitions(), "simulate")
     what_was = _run(settings, config)
     if truth is not None:
         what_was.write(truth)

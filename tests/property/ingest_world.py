@@ -34,6 +34,8 @@ DEFINITION = ChainDefinition(
         ChainStep(name="c", component="C", after=("b", "o")),
     ),
 )
+DEFINITIONS = [DEFINITION]
+"""Those in force, of whoever tracks."""
 LIMITS = Limits(
     window_us=1_000 * MS, lateness_us=200 * MS, grace_us=3_000 * MS, future_us=10_000 * MS, idle_us=1_000 * MS,
     linger_us=600_000 * MS,
@@ -123,7 +125,7 @@ class World:
         """(offset, which event of that record), stage"""
 
     def _fresh(self) -> Tracker:
-        return Tracker("events", 0, RuleBook([DEFINITION]), self.limits)
+        return Tracker("events", 0, RuleBook(DEFINITIONS), self.limits)
 
     def apply(self, log: Sequence[Record]) -> None:
         """Apply a chunk."""

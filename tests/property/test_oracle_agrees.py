@@ -1,6 +1,5 @@
 """Two independent computations of the same log agree: the pipeline's tracker, and the oracle of `flowchain verify`."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ COMPARED = [name for name in Totals.__struct_fields__ if name in Delta.__struct_
 
 def truth(log: Sequence[Record], limits: Limits = LIMITS) -> tuple[Oracle, Book, EdgeWindows]:
     book, edges = Book(limits), EdgeWindows()
-    oracle = Oracle("events", 0, RuleBook([DEFINITION]), limits, book, edges, len(log))
+    oracle = Oracle("events", 0, RuleBook(ingest_world.DEFINITIONS), limits, book, edges, len(log))
     decoded = decode_chunk([value for value, _ in log])
     records = decoded.spread([(offset, at_us) for offset, (_, at_us) in enumerate(log)])
     for (offset, at_us), event in zip(records, decoded.events, strict=True):
@@ -76,6 +75,22 @@ def test_the_oracle_agrees_with_the_tracker(log: list[Record]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@given(logs(size=40), st.sampled_from([50, 400, 1_500]), st.sampled_from([300, 900]))
+def test_they_agree_about_versions_that_overlap(log: list[Record], second_ms: int, third_ms: int) -> None:
+    """Executions are held to the version in force at their start, which may be heard of only after their first step."""
+    stricter = ChainDefinition(
+        name="abc", version="2", effective_from_unix_us=T + second_ms * MS,
+        steps=(ChainStep(name="a", component="A", expected_duration_ms=5, deadline_ms=100), ChainStep(name="d", component="D", deadline_ms=200)),
+    )  # fmt: skip
+    own = ChainDefinition(
+        name="abc", tenant="default", effective_from_unix_us=T + third_ms * MS, steps=(ChainStep(name="a", component="A", deadline_ms=250),)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest_world, "DEFINITIONS", [DEFINITION, stricter, own])
+        assert of_oracle(*truth(log)) == of_world(run(log))
+
+
+@settings(max_examples=100, deadline=None)
 @given(arrays(size=40))
 def test_they_agree_about_arrays(pair: tuple[list[Record], list[Record]]) -> None:
     assert of_oracle(*truth(pair[0])) == of_world(run(pair[0]))
@@ -84,8 +99,7 @@ def test_they_agree_about_arrays(pair: tuple[list[Record], list[Record]]) -> Non
 def test_they_agree_about_an_execution_whose_last_deadline_is_over_before_its_end_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of whoever began it was behind, so a step was missed at once; the other came, and then its end."""
     steps = (ChainStep(name="a", component="A", deadline_ms=400), ChainStep(name="b", component="B", deadline_ms=300, after=()))
-    for module in (ingest_world, sys.modules[__name__]):
-        monkeypatch.setattr(module, "DEFINITION", ChainDefinition(name="abc", steps=steps))
+    monkeypatch.setattr(ingest_world, "DEFINITIONS", [ChainDefinition(name="abc", steps=steps)])
     times = {"execution.started": 450, "step.started": 1_005, "step.completed": 1_010, "execution.completed": 1_030}
     events = [{"type": "clock.tick", "time_unix_us": T + 1_000 * MS}]
     for kind, at in times.items():

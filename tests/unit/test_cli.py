@@ -246,16 +246,50 @@ def test_a_state_that_cannot_be_read_is_said(flowchain: Run) -> None:
     refused(flowchain("down"), "workers.json cannot be read")
 
 
-def test_definitions_that_are_not_valid_are_named_with_file_place_and_reason(flowchain: Run) -> None:
-    step = {"name": "charge", "component": "payments", "deadline_ms": 500}
-    Path("good.json").write_text(json.dumps({"name": "order_to_cash", "steps": [step]}))
-    Path("bad.json").write_text(json.dumps([{"name": "a", "steps": [step]}, {"name": "b", "steps": [{**step, "deadline_ms": -1}]}]))
+STEP = {"name": "charge", "component": "payments", "deadline_ms": 500}
+
+
+def test_definitions_that_are_not_valid_are_named_with_file_line_field_and_reason(flowchain: Run) -> None:
+    Path("good.json").write_text(json.dumps({"name": "order_to_cash", "steps": [STEP]}))
+    Path("bad.json").write_text('[{"name": "a", "steps": [{"name": "s", "component": "x"}]},\n {"name": "b",\n  "steps": []}]')
     Path("cut.json").write_text('{"name": ')
     for file, reason in {
-        "bad.json": "bad.json (2. definition): steps.0.deadline_ms: Input should be greater than 0",
-        "cut.json": "cut.json is not JSON: Expecting value",
-        "none.json": "none.json cannot be read: No such file or directory",
+        "bad.json": "bad.json:3: steps: Tuple should have at least 1 item",
+        "cut.json": "cut.json:1: definition: no JSON: Expecting value",
+        "none.json": "none.json:1: file: cannot be read: No such file or directory",
     }.items():
-        done = flowchain("definitions", "apply", "good.json", file, FLOWCHAIN_BOOTSTRAP_SERVERS=NOWHERE)
+        done = flowchain("registry", "apply", "good.json", file, FLOWCHAIN_BOOTSTRAP_SERVERS=NOWHERE)
         assert (done.code, done.out) == (1, "")
         assert reason in done.err
+
+
+def test_cyclic_definition_is_refused_with_file_line_and_cycle(flowchain: Run) -> None:
+    Path("cyclic.yaml").write_text(
+        "name: order\nsteps:\n- {name: a, component: x, after: [c]}\n- {name: b, component: x, after: [a]}\n- {name: c, component: x, after: [b]}\n"
+    )
+    done = flowchain("registry", "apply", "cyclic.yaml", FLOWCHAIN_BOOTSTRAP_SERVERS=NOWHERE)
+    assert done == Done(1, "", "error: cyclic.yaml:3: steps.0.after: steps form a cycle: a → b → c → a\n")
+
+
+def test_files_are_validated_without_a_server(flowchain: Run) -> None:
+    Path("good.json").write_text(json.dumps([{"name": "order_to_cash", "steps": [STEP]}]))
+    assert flowchain("registry", "validate", "good.json") == Done(0, "valid  order_to_cash, 1 steps\n", "")
+    assert json.loads(flowchain("registry", "validate", "good.json", "--json").out) == [{"name": "order_to_cash", "tenant": None, "steps": 1}]
+
+
+def test_foreign_flow_becomes_yaml_that_is_valid(flowchain: Run) -> None:
+    Path("graph.json").write_text(json.dumps({"nodes": [{"id": "__start__"}, {"id": "a"}, {"id": "b"}], "edges": [{"source": "a", "target": "b"}]}))
+    done = flowchain("registry", "import", "--kind", "langgraph", "graph.json")
+    assert (done.code, done.err) == (0, "")
+    Path("graph.yaml").write_text(done.out)
+    assert flowchain("registry", "validate", "graph.yaml").out == "valid  graph, 2 steps\n"
+    refused(flowchain("registry", "import", "--kind", "petri", "graph.json"), "'petri' is no kind of flow: langgraph, ai_brain, chain_mapping, custom")
+    Path("bad.json").write_text('{"nodes": [{"id": "a"}],\n "edges": [\n  {"source": "a", "target": "z"}]}')
+    refused(flowchain("registry", "import", "--kind", "langgraph", "bad.json"), "bad.json:3: edges.0.target: 'z' is no node")
+
+
+def test_registry_that_does_not_answer_is_named(flowchain: Run) -> None:
+    nobody = "postgresql://postgres@127.0.0.1:1/postgres"
+    refused(flowchain("registry", "list", FLOWCHAIN_POSTGRES_DSN=nobody), "PostgreSQL does not answer at 127.0.0.1:1: `flowchain up` starts a local one")
+    Path("good.json").write_text(json.dumps({"name": "order_to_cash", "steps": [STEP]}))
+    refused(flowchain("registry", "apply", "good.json", "--effective", "soon", "--dry-run"), "'soon' is neither `now` nor a time")
