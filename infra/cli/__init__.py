@@ -18,6 +18,7 @@ from connectors.settings import Settings
 from connectors.spans import SpanImportError
 from infra.cli import (
     alerts,
+    asking,
     bench,
     chaos,
     credentials,
@@ -59,7 +60,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, soaking, retention, settings):
+for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, asking, soaking, retention, settings):
     module.register(app)
 
 
