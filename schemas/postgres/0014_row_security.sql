@@ -10,6 +10,11 @@ DECLARE
     name text;
     rights text;
 BEGIN
+    -- They find their tables whatever the search path of the session whose statement calls them.
+    FOREACH name IN ARRAY ARRAY['book_usage()', 'refuse_cycle()', 'ensure_flow_executions(date[])', 'user_chain_metrics(text, text)', 'set_tenant_key(bytea)']
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path TO %I, pg_temp', name, current_schema());
+    END LOOP;
     -- Nobody calls the owner's functions, nor makes triggers of them.
     EXECUTE format('REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA %I FROM PUBLIC', current_schema());
     EXECUTE format('GRANT EXECUTE ON FUNCTION current_tenant(), current_actor(), user_chain_metrics(text, text) TO %I', api);
