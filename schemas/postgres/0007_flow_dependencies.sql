@@ -86,10 +86,6 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION refuse_cycle() IS 'Refuses (23514, constraint flow_dependencies_acyclic) a required flow that closes a cycle; the message names the path';
-DO $$
-BEGIN
-    EXECUTE format('ALTER FUNCTION refuse_cycle() SET search_path TO %I, pg_temp', current_schema());
-END $$;
 CREATE TRIGGER flow_dependencies_acyclic BEFORE INSERT OR UPDATE ON flow_dependencies FOR EACH ROW
     WHEN (NEW.kind = 'requires') EXECUTE FUNCTION refuse_cycle();
 COMMENT ON TRIGGER flow_dependencies_acyclic ON flow_dependencies IS 'required flows have no cycle';

@@ -83,10 +83,6 @@ BEGIN
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION book_usage() IS 'Keeps flow_usage_daily right, one statement at a time';
-DO $$
-BEGIN
-    EXECUTE format('ALTER FUNCTION book_usage() SET search_path TO %I, pg_temp', current_schema());
-END $$;
 CREATE TRIGGER flow_executions_added AFTER INSERT ON flow_executions REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION book_usage();
 COMMENT ON TRIGGER flow_executions_added ON flow_executions IS 'roll-up into flow_usage_daily';

@@ -10,6 +10,11 @@ DECLARE
     name text;
     rights text;
 BEGIN
+    -- They find their tables whatever the search path of the session whose statement calls them.
+    FOREACH name IN ARRAY ARRAY['book_usage()', 'refuse_cycle()', 'ensure_flow_executions(date[])', 'user_chain_metrics(text, text)', 'set_tenant_key(bytea)']
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path TO %I, pg_temp', name, current_schema());
+    END LOOP;
     -- Nobody calls the owner's functions, nor makes triggers of them.
     EXECUTE format('REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA %I FROM PUBLIC', current_schema());
     EXECUTE format('GRANT EXECUTE ON FUNCTION current_tenant(), current_actor(), user_chain_metrics(text, text) TO %I', api);
@@ -44,7 +49,7 @@ BEGIN
     -- A tenant publishes its own definitions only: not those of another tenant under its own name.
     EXECUTE format($policy$
         CREATE POLICY own_records ON registry_outbox AS RESTRICTIVE FOR INSERT TO %I WITH CHECK (%s OR (
-            topic = 'flowchain.definitions.v1' AND convert_from(key, 'UTF8')::jsonb ->> 0 = tenant
+            topic = 'flowchain.definitions.v1' AND starts_with(convert_from(key, 'UTF8'), tenant || '/')
             AND (value IS NULL OR convert_from(value, 'UTF8')::jsonb ->> 'tenant' = tenant)))$policy$, api, everyone);
     COMMENT ON POLICY own_records ON registry_outbox IS 'a tenant publishes its own definitions only';
 

@@ -12,7 +12,7 @@ from helpers_postgres import Space, space
 from typer.testing import CliRunner
 
 from connectors.postgres import PostgresSink, connect
-from connectors.retention import LOCK, apply_retention, retain
+from connectors.retention import LOCK, OLDEST, apply_retention, retain
 from connectors.rows.position import Position
 from connectors.rows.postgres import EXECUTIONS, execution_rows
 from connectors.settings import Settings
@@ -26,11 +26,22 @@ OLD, NEW = NOW - timedelta(days=100), NOW - timedelta(days=1)
 TENANTS = ("free-one", "big-one", "unknown-one")
 
 
-@pytest.fixture
-def pg(stack: Stack) -> Iterator[Space]:
+@pytest.fixture(scope="module")
+def shared(stack: Stack) -> Iterator[Space]:
     with space(stack) as found:
-        found.ask("INSERT INTO tenants VALUES ('free-one', 'F', 'free'), ('big-one', 'B', 'enterprise') RETURNING 1")
         yield found
+
+
+@pytest.fixture
+def pg(shared: Space) -> Space:
+    with shared.owner() as connection:
+        for week in weeks(shared) - {OLDEST}:
+            connection.execute(f"DROP TABLE {week}".encode())
+        tables = connection.execute("SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = current_schema()").fetchall()[0][0]
+        kept = {"tiers", "tenant_key", "schema_migrations", OLDEST}
+        connection.execute(f"TRUNCATE {','.join(set(tables.split(',')) - kept)}".encode())
+        connection.execute("INSERT INTO tenants VALUES ('free-one', 'F', 'free'), ('big-one', 'B', 'enterprise')")
+    return shared
 
 
 def store(pg: Space, tenant: str, began: datetime, stored: datetime | None = None, name: str = "e") -> None:

@@ -146,3 +146,25 @@ def test_updated_at_is_right_whatever_a_statement_says(pg: Space) -> None:
 
 def test_tiers_to_begin_with(pg: Space) -> None:
     assert {row[0] for row in pg.ask("SELECT name FROM tiers")} == {"free", "pro", "enterprise"}
+
+
+def test_triggers_and_functions_find_their_tables_without_a_search_path(pg: Space) -> None:
+    with psycopg.connect(pg.settings.postgres_dsn.get_secret_value(), autocommit=True) as connection:
+
+        def run(query: str) -> list[Any]:
+            done = connection.execute(query.replace("@", f"{pg.schema}.").encode())
+            return done.fetchall() if done.description else []
+
+        run("SELECT @ensure_flow_executions('{2026-02-03}')")
+        run(
+            "INSERT INTO @flow_executions VALUES ('path', 'e', '2026-02-03', 'c', '', 'u', '', '', 'failed', '2026-02-03', NULL, NULL, 3, '', '', 0, 0, 0, 0, "
+            "'{}', 0, 0, 't', 0, 0)"
+        )
+        run("UPDATE @flow_executions SET status = 'completed' WHERE tenant = 'path'")
+        assert run("SELECT executions, completed, failed, mean_duration_us FROM @user_chain_metrics('path', 'u')") == [(1, 1, 0, 3.0)]
+        run("DELETE FROM @flow_executions WHERE tenant = 'path'")
+        assert run("SELECT count(*) FROM @flow_usage_daily WHERE tenant = 'path'") == [(0,)]
+        run("INSERT INTO @tenants VALUES ('path', 'P', 'free')")
+        requires = "INSERT INTO @flow_dependencies (tenant, provenance, kind, source, target) VALUES ('path', 'declared', 'requires', 'a', 'a')"
+        with pytest.raises(psycopg.errors.CheckViolation, match="a → a"):
+            run(requires)
