@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -17,6 +18,8 @@ from connectors.postgres import PostgresSink, connect
 from connectors.rows.position import Position
 from connectors.rows.postgres import EXECUTIONS, execution_rows
 from infra.devstack import Stack
+from infra.verification.compare import Tally
+from infra.verification.postgres import compare_executions
 from schemas.internal import Execution, TraceBatch
 
 pytestmark = pytest.mark.timeout(120)
@@ -169,3 +172,25 @@ def test_day_must_be_that_of_the_start(pg: Space) -> None:
     write(pg, "day", [execution("e", 0, tenant="day")])
     with pytest.raises(psycopg.errors.CheckViolation, match="flow_executions_day"):
         pg.ask("UPDATE flow_executions SET started_on = started_on + 1 WHERE tenant = 'day' RETURNING 1")
+
+
+def test_verification_finds_a_row_that_a_later_revision_should_have_replaced(pg: Space) -> None:
+    runs = [execution("e", 0, 0, tenant="twice"), execution("e", 1, 1, tenant="twice")]
+    truth: Any = SimpleNamespace(keys_of_runs=[("twice", "e")], is_settled=lambda *_: True, runs=lambda *_: runs)
+
+    def compared() -> Tally:
+        tally = Tally("postgres executions")
+        with pg.owner() as connection, connection.transaction():
+            compare_executions(connection, pg.schema, "twice", 0, 10, truth, tally)
+        return tally
+
+    with pg.owner() as connection:
+        connection.execute("SELECT ensure_flow_executions('{2025-01-11}')")
+        for x in runs:
+            row = rows([x])[EXECUTIONS.table][0]
+            names = ", ".join(EXECUTIONS.columns)
+            marks = ", ".join(["%s"] * len(row))
+            connection.execute(f"INSERT INTO flow_executions ({names}) VALUES ({marks})".encode(), [*row[:-3], "twice", 0, 0])
+    assert (compared().duplicated, compared().different, compared().missing) == (1, 0, 0)
+    pg.ask("DELETE FROM flow_executions WHERE tenant = 'twice' AND revision = 0 RETURNING 1")
+    assert compared().right
