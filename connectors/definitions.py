@@ -68,19 +68,20 @@ class DefinitionReader:
         self._read(self._consumer, 0.0)
 
     def _read(self, consumer: Consumer, timeout_s: float) -> bool:
-        """Return False once the end of the topic was met."""
+        """Return False once the end of the topic was met. What stands behind an end in the same batch came after it was met."""
+        more = True
         for message in consumer.consume(1_000, timeout_s):
             error = message.error()
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
-                    return False
-                if not error.retriable():
+                    more = False
+                elif not error.retriable():
                     raise KafkaException(error)
             elif value := message.value():
                 self._take(value, message.offset())
             else:
                 self._take_back(message.key() or b"")
-        return True
+        return more
 
     def _take(self, value: bytes, offset: int | None) -> None:
         try:
