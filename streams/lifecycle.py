@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from schemas import internal
+from schemas.internal import COMPLETED
 from schemas.violations import LogPosition, Violation
 from streams import conformance
 from streams.booking import OVERFLOW, Book, Chain, KnownEdge, SeriesKey, Window
@@ -93,6 +94,7 @@ class Lifecycle:
                 self._remember(tracked)
         for tracked in sorted(map(self._track, map(Execution.of, open_)), key=_beginning):
             tracked.logged, tracked.in_order = True, not tracked.execution.steps
+            _note_ends(tracked)
             self._hold(tracked)
             self.arm(tracked)
 
@@ -115,6 +117,7 @@ class Lifecycle:
         for tracked in self.executions.values():
             tracked.chain = self.chain(tracked.chain.tenant, tracked.chain.name)
             if not tracked.finished_us:
+                _note_ends(tracked)
                 tracked.in_order = False  # by the new rules nobody has looked
                 self.arm(tracked)
 
@@ -297,3 +300,13 @@ class Lifecycle:
 
 def _beginning(tracked: Tracked) -> RunKey:
     return tracked.run
+
+
+def _note_ends(tracked: Tracked) -> None:
+    """Note when steps ended that nobody had declared then: a definition may come while an execution runs."""
+    if tracked.rules is None:
+        return
+    ends = tracked.execution.ends
+    for step in tracked.execution.steps.values():
+        if step.status == COMPLETED and step.end_us > ends.get(step.step, -1):
+            ends[step.step] = step.end_us

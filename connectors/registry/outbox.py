@@ -6,10 +6,13 @@ the same records again, in the same order: they are the newest of their keys, so
 its connection and still runs is fenced by the transactional id of the next: what it had begun is never read.
 """
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from connectors.database import EVERY_TENANT, Database
-from connectors.log import TIMEOUT_S
+from connectors.log import TIMEOUT_S, offsets_held, reader
 from connectors.settings import Settings
 
 BATCH = 1_000
@@ -41,12 +44,33 @@ def _relay(settings: Settings, database: Database) -> int:
 
 
 def _publish(settings: Settings, records: list[tuple[str, bytes, bytes | None]]) -> None:
-    """Publish records in one transaction, in their order."""
+    """Publish records in one transaction, in their order, and wait until they can be read."""
     producer = Producer({**settings.kafka(), "transactional.id": settings.group("registry"), "enable.idempotence": True})
+    last: dict[tuple[str, int], int] = {}
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is None:  # else the commit fails
+            last[message.topic() or "", message.partition() or 0] = message.offset() or 0
+
     producer.init_transactions(TIMEOUT_S)
     producer.begin_transaction()
     for topic, key, value in records:
-        producer.produce(settings.topic(topic), value, key)
-    if producer.flush(TIMEOUT_S):
-        raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "the brokers did not take the registry's records"))
+        producer.produce(settings.topic(topic), value, key, on_delivery=delivered)
     producer.commit_transaction(TIMEOUT_S)
+    _await_readable(settings, last)
+
+
+def _await_readable(settings: Settings, last: Mapping[tuple[str, int], int]) -> None:
+    """Wait until readers of committed records see what was committed: the brokers say so a moment later."""
+    consumer = reader(settings)
+    try:
+        for (topic, partition), offset in last.items():
+            if not _reaches(consumer, topic, partition, offset):
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the registry's records were committed and cannot be read yet"))
+    finally:
+        consumer.close()
+
+
+@retry(retry=retry_if_result(lambda reached: not reached), stop=stop_after_delay(TIMEOUT_S), wait=wait_fixed(0.01), retry_error_callback=lambda _: False)
+def _reaches(consumer: Consumer, topic: str, partition: int, offset: int) -> bool:
+    return offsets_held(consumer, topic, partition)[1] > offset

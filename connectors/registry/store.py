@@ -20,11 +20,12 @@ from connectors.registry.model import (
     RevisionConflict,
     UnknownFlow,
 )
+from connectors.registry.observed import is_of, seen_of
 from connectors.registry.rows import chain_rows, definition_row, dependency_rows, records
 from schemas.definitions import ChainDefinition
 from schemas.topics import DEFINITIONS
 from streams.flows.canonical import canonical, content_id
-from streams.flows.dependencies import Drift, SeenEdge, drift
+from streams.flows.dependencies import Drift, drift
 from streams.flows.diff import Change, diff
 from streams.flows.versions import Version, in_force
 
@@ -104,16 +105,15 @@ class Registry:
     ) -> Revision:
         """Return a flow: its newest revision, a given one, the one with a content address, or the one that holds executions
         which began at a time. A deleted one only by its revision. Raises UnknownFlow."""
-        found = [x for x in self.history(name, tenant) if revision is None or x.revision == revision]
-        if at_us is not None:
-            versions = (Version(x.revision, x.definition.effective_from_unix_us, x.deleted) for x in reversed(found))
-            holding = [version.revision for version in in_force(versions) if version.effective_from_us <= at_us][-1:]
-            found = [x for x in found if x.revision in holding]
-        elif revision is None:
-            found = [x for x in found[:1] if not x.deleted] if id is None else [x for x in found if x.id == id and not x.deleted]
-        if not found:
-            raise UnknownFlow(f"there is no {'such revision of ' if revision or id or at_us is not None else ''}flow {name!r}{_whose(tenant)}")
-        return found[0]
+        with self._session(tenant) as connection:
+            owner = _owner(connection, tenant or "", name)
+            if at_us is not None:
+                revision = _holding(connection, (owner, name), at_us)
+            found = _newest(connection, owner, name, revision=revision, id=id)
+        if found is None or (found.deleted and revision is None):
+            given = revision is not None or id is not None or at_us is not None
+            raise UnknownFlow(f"there is no {'such revision of ' if given else ''}flow {name!r}{_whose(tenant)}")
+        return found
 
     def flows(self, tenant: str | None = None, *, after: tuple[str, str] = ("", ""), limit: int = 10_000) -> list[Revision]:
         """Return the newest revisions of the flows that are there, by name and tenant, at most `limit` of those after
@@ -124,11 +124,8 @@ class Registry:
     def history(self, name: str, tenant: str | None) -> list[Revision]:
         """Return all revisions of a flow, the newest first: of the tenant's own, else of the common one; [] = none."""
         with self._session(tenant) as connection:
-            for owner in dict.fromkeys((tenant or "", "")):
-                found = [Revision.of(row) for row in connection.execute(f"{_REVISIONS} ORDER BY revision DESC", (owner, name))]
-                if found and (owner == "" or not found[0].deleted or not _newest(connection, "", name)):
-                    return found
-        return []
+            owner = _owner(connection, tenant or "", name)
+            return [Revision.of(row) for row in connection.execute(f"{_REVISIONS} ORDER BY revision DESC", (owner, name))]
 
     def diff(self, name: str, tenant: str | None, old: int, new: int) -> list[Change]:
         """Return what differs between two revisions. Raises UnknownFlow."""
@@ -151,7 +148,7 @@ class Registry:
         return [
             (found, difference)
             for found in flows
-            for difference in drift(found.definition, _seen(x for x in observed if _is_of(x, found, own)))
+            for difference in drift(found.definition, seen_of(x for x in observed if is_of(x, found, own)))
         ]
 
     def _session(self, tenant: str | None, actor: str = "registry") -> Any:
@@ -189,9 +186,28 @@ def _lock(connection: Connection, tenants: Iterable[str]) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.registry/' || %s, 0))", [tenant])
 
 
-def _newest(connection: Connection, tenant: str, name: str) -> Revision | None:
-    row = connection.execute(f"{_REVISIONS} ORDER BY revision DESC LIMIT 1", (tenant, name)).fetchone()
+def _newest(connection: Connection, tenant: str, name: str, *, revision: int | None = None, id: str | None = None) -> Revision | None:
+    """Return the newest revision of a flow, or of those of a number or content address; of the latter no deletion."""
+    query = f"{_REVISIONS} AND (%s::int IS NULL OR revision = %s) AND (%s::text IS NULL OR id = %s AND NOT deleted) ORDER BY revision DESC LIMIT 1"
+    row = connection.execute(query, (tenant, name, revision, revision, id, id)).fetchone()
     return None if row is None else Revision.of(row)
+
+
+def _owner(connection: Connection, tenant: str, name: str) -> str:
+    """Return whose flow a tenant means by a name: its own, unless it has deleted it or has none and there is a common one."""
+    rows = {row["tenant"]: row["deleted"] for row in connection.execute(_OWNERS, (name, tenant))}
+    return tenant if rows.get(tenant) is False or "" not in rows else ""
+
+
+def _versions(connection: Connection, key: Key) -> list[Version]:
+    rows = connection.execute(_VERSIONS, key)
+    return [Version(row["revision"], row["effective_from_us"], row["deleted"]) for row in rows]
+
+
+def _holding(connection: Connection, key: Key, time_us: int) -> int:
+    """Return the revision that holds executions which began at a time; 0 = none does."""
+    held = [version for version in in_force(_versions(connection, key)) if version.effective_from_us <= time_us]
+    return held[-1].revision if held else 0
 
 
 def _expect(name: str, newest: Revision | None, expected: Mapping[str, int] | None) -> None:
@@ -227,10 +243,9 @@ def _store(connection: Connection, flow: ChainDefinition, outcome: Outcome, auth
 
 def _publish(connection: Connection, key: Key, new: Version, value: bytes) -> None:
     """Put into the outbox what a new revision says to the topic; call before the revision is stored."""
-    rows = connection.execute(_VERSIONS, key).fetchall()
-    before = [Version(row["revision"], row["effective_from_us"], row["deleted"]) for row in rows]
+    rows = records(*key, _versions(connection, key), new, value)
     with connection.cursor() as cursor:
-        cursor.executemany(_INSERT_OUTBOX, records(*key, before, new, value))
+        cursor.executemany(_INSERT_OUTBOX, rows)
 
 
 def _in_force_of(connection: Connection, tenant: str, name: str) -> list[tuple[Any, ...]]:
@@ -277,39 +292,14 @@ class _cycles_refused:
             raise CycleRefused(path.split(" → ")) from error
 
 
-# -- drift ------------------------------------------------------------------------------------------------------------
-
-
-def _is_of(seen: Dependency, found: Revision, own: set[tuple[str | None, str]]) -> bool:
-    """Tell whether an observed edge is one of executions that a flow's definition holds."""
-    if seen.flow != found.name:
-        return False
-    return seen.tenant == found.tenant if found.tenant else (seen.tenant, seen.flow) not in own
-
-
-def _seen(observed: Iterable[Dependency]) -> list[SeenEdge]:
-    """Return observed edges, those of several tenants together."""
-    found: dict[tuple[str, str, str], list[Dependency]] = {}
-    for x in observed:
-        found.setdefault((x.kind, x.source, x.target), []).append(x)
-    return [
-        SeenEdge(
-            one[0].kind, one[0].source, one[0].target, one[0].topic, sum(x.events for x in one),  # type: ignore[arg-type]
-            min(_us(x.first_seen_at) for x in one), max(_us(x.last_seen_at) for x in one),
-        )
-        for one in found.values()
-    ]  # fmt: skip
-
-
-def _us(time: Any) -> int:
-    return round(time.timestamp() * 1_000_000) if time is not None else 0
-
-
 # -- statements -------------------------------------------------------------------------------------------------------
 
 _FIELDS = "tenant, name, revision, id, definition::text AS text, author, created_at, deleted"
 _REVISIONS = f"SELECT {_FIELDS} FROM flow_definitions WHERE tenant = %s AND name = %s"
 _CURRENT = f"SELECT {_FIELDS} FROM flow_definitions_current WHERE (name, tenant) > (%s, %s) ORDER BY name, tenant LIMIT %s"
+_OWNERS = """
+    SELECT DISTINCT ON (tenant) tenant, deleted FROM flow_definitions WHERE name = %s AND tenant IN (%s, '')
+    ORDER BY tenant, revision DESC"""
 _KEPT = "SELECT tenant, name FROM flow_definitions_current ORDER BY tenant, name"
 _VERSIONS = """
     SELECT revision, deleted, coalesce((definition ->> 'effective_from_unix_us')::bigint, 0) AS effective_from_us

@@ -60,17 +60,20 @@ class Drift:
 def drift(definition: ChainDefinition, seen: Iterable[SeenEdge]) -> list[Drift]:
     """Return the edges that were seen and are not declared, and those that are declared and were never seen.
 
-    A definition orders steps, it does not say who calls whom: a call between two components of the chain is no drift.
+    A definition orders steps, it does not say who calls whom: a call between two components of the chain is no drift. Nor
+    is what comes from outside of the chain through a topic that a step of the component declares as its input.
     """
     observed = list(seen)
     declared = {(edge.source, edge.target): edge for edge in declared_edges(definition)}
     members = {step.component for step in definition.steps}
+    inputs = {(step.component, step.input) for step in definition.steps if step.input}
     undeclared = [
         Drift("undeclared", edge.source, edge.target, edge.topic, edge.kind, edge.events, edge.first_unix_us, edge.last_unix_us)
         for edge in observed
         if edge.source != edge.target
         and (edge.source, edge.target) not in declared
         and not (edge.kind == "call" and {edge.source, edge.target} <= members)
+        and (edge.target, edge.topic) not in inputs
     ]
     known = {(edge.source, edge.target) for edge in observed}
     unseen = [Drift("never seen", edge.source, edge.target, edge.topic) for pair, edge in declared.items() if pair not in known]

@@ -80,6 +80,13 @@ def test_component_that_works_on_with_its_own_is_no_drift() -> None:
     assert drift(order(), [seen("flow", "shop", "shop"), seen("flow", "shop", "payments"), seen("flow", "payments", "warehouse")]) == []
 
 
+def test_what_comes_from_outside_through_a_declared_input_is_no_drift() -> None:
+    flow = with_step(0, input="baskets")
+    inside = [seen("flow", "shop", "payments"), seen("flow", "payments", "warehouse")]
+    through = [SeenEdge("topic", "web", "shop", "baskets"), SeenEdge("topic", "web", "shop", "wishes")]
+    assert [(x.source, x.topic) for x in drift(flow, [*inside, *through])] == [("web", "wishes")]
+
+
 def test_simulated_services_are_declared_by_their_definitions() -> None:
     for definition in definitions():
         edges = declared_edges(definition)

@@ -661,3 +661,23 @@ def test_finished_execution_rests_as_its_record_until_something_is_heard_of_it()
     tracked.rest()
     late = finished(feed.send(ended("late", 25)).take())
     assert (late.revision, list(late.steps)) == (1, [*record.steps, "late#1"])
+
+
+# -- a definition that comes while an execution runs ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_steps_that_ended_before_they_were_declared_are_not_missing(restarted: bool) -> None:
+    feed, rules = Feed(), RuleBook()
+    feed.tracker = Tracker("events", 3, rules, feed.limits)
+    feed.send(event("execution.started", 0), event("step.completed", 10, step="a", duration_us=5 * MS))
+    if restarted:
+        open_ = [tracked.execution.record() for tracked in feed.take().touched]
+        feed.tracker = Tracker("events", 3, RuleBook([ABC]), feed.limits)
+        feed.tracker.restore(T + 10 * MS, open_, [], [])
+    else:
+        rules.add(ABC)
+    feed.send(*(event("step.completed", ms, step=name, duration_us=5 * MS) for name, ms in (("b", 20), ("c", 30))), event("execution.completed", 31))
+    out = feed.tick(60_000).take()
+    assert [found.type for found in out.violations] == []
+    assert [(x.execution.status, list(x.execution.missing)) for x in out.finished.values()] == [("completed", [])]
