@@ -39,27 +39,6 @@ CREATE VIEW tenant_usage WITH (security_invoker = true) AS
     FROM flow_usage_daily GROUP BY tenant, tier, day;
 COMMENT ON VIEW tenant_usage IS 'Usage by tenant, tier and day';
 
-CREATE VIEW chain_dependency_drift WITH (security_invoker = true) AS
-    WITH declared AS (
-        SELECT DISTINCT tenant, flow AS chain, source, target FROM flow_dependencies WHERE kind = 'step' AND source <> target
-    ), observed AS (
-        SELECT tenant, flow AS chain, source, target, min(first_seen_at) AS first_seen_at, max(last_seen_at) AS last_seen_at
-        FROM flow_dependencies WHERE provenance = 'observed' AND flow <> '' AND source <> target GROUP BY 1, 2, 3, 4
-    ), seen AS (
-        SELECT tenant, chain FROM observed UNION SELECT tenant, chain FROM declared WHERE tenant <> ''
-    ), in_force AS (
-        -- A tenant's own definition of a chain goes before every tenant's.
-        SELECT seen.tenant, seen.chain, d.source, d.target
-        FROM seen JOIN declared d ON d.chain = seen.chain AND d.tenant = CASE
-            WHEN EXISTS (SELECT FROM declared own WHERE own.tenant = seen.tenant AND own.chain = seen.chain) THEN seen.tenant ELSE ''
-        END
-    )
-    SELECT tenant, chain, source, target, CASE WHEN o.last_seen_at IS NULL THEN 'never observed' ELSE 'not declared' END AS drift,
-           o.first_seen_at, o.last_seen_at
-    FROM (SELECT *, true AS is_declared FROM in_force) AS f FULL JOIN observed o USING (tenant, chain, source, target)
-    WHERE (f.is_declared IS NULL OR o.last_seen_at IS NULL) AND (tenant, chain) IN (SELECT tenant, chain FROM in_force);
-COMMENT ON VIEW chain_dependency_drift IS 'Of chains that are declared: declared edges that were never observed, and observed ones that are not declared';
-
 CREATE FUNCTION user_chain_metrics(of_tenant text, of_user text) RETURNS TABLE (
     executions bigint, completed bigint, failed bigint, mean_duration_us double precision, success_ratio double precision, most_used_chains text[]
 ) LANGUAGE sql STABLE PARALLEL SAFE AS $$

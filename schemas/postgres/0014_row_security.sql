@@ -67,5 +67,5 @@ BEGIN
     COMMENT ON POLICY everyone_reads ON tiers IS 'what tiers hold is no secret';
     COMMENT ON POLICY administration ON tiers IS 'sessions of all tenants administer them';
 
-    EXECUTE format('GRANT SELECT ON flow_definitions_current, flow_health, tenant_usage, chain_dependency_drift TO %I', api);
+    EXECUTE format('GRANT SELECT ON flow_definitions_current, flow_health, tenant_usage TO %I', api);
 END $$;

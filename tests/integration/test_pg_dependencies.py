@@ -1,4 +1,4 @@
-"""Required flows have no cycle, whoever declares them and when; declared and observed edges held against each other."""
+"""Required flows have no cycle, whoever declares them and when."""
 
 import threading
 from collections.abc import Iterator
@@ -162,30 +162,3 @@ def test_refuses_exactly_what_would_close_a_cycle_for_some_tenant(shared: Space,
                 require(connection, *edge)
                 held = wanted
         assert set(connection.execute("SELECT tenant, source, target FROM flow_dependencies").fetchall()) == held
-
-
-def test_drift_between_declared_and_observed(pg: Space) -> None:
-    with pg.owner() as connection:
-        for tenant, flow, source, target in [
-            ("", "common", "a", "b"), ("", "common", "b", "c"), ("", "common", "c", "c"), ("t", "own", "a", "b"), ("", "own", "z", "y"),
-            ("t", "idle", "a", "b"),
-        ]:  # fmt: skip
-            connection.execute(
-                "INSERT INTO flow_dependencies (tenant, provenance, kind, flow, source, target) VALUES (%s, 'declared', 'step', %s, %s, %s)",
-                [tenant, flow, source, target],
-            )
-        for tenant, flow, source, target in [
-            ("t", "common", "a", "b"), ("t", "common", "a", "x"), ("u", "common", "b", "c"), ("t", "own", "a", "b"), ("t", "undeclared", "q", "r"),
-        ]:  # fmt: skip
-            for kind in ("call", "flow"):
-                connection.execute(
-                    "INSERT INTO flow_dependencies (tenant, provenance, kind, flow, source, target, first_seen_at, last_seen_at) "
-                    "VALUES (%s, 'observed', %s, %s, %s, %s, now(), now())", [tenant, kind, flow, source, target],
-                )  # fmt: skip
-    drift = pg.ask("SELECT tenant, chain, source, target, drift FROM chain_dependency_drift ORDER BY 1, 2, 3, 4")
-    assert drift == [
-        ("t", "common", "a", "x", "not declared"), ("t", "common", "b", "c", "never observed"), ("t", "idle", "a", "b", "never observed"),
-        ("u", "common", "a", "b", "never observed"),
-    ]  # fmt: skip
-    with pg.database.session("u", "x") as session:
-        assert [row["target"] for row in session.execute("SELECT target FROM chain_dependency_drift")] == ["b"]

@@ -37,7 +37,7 @@ TABLES = {
 }
 """A row of every table that the role may touch, %(t)s being its tenant."""
 WITH_TENANT = [table for table in TABLES if table != "tiers"]
-VIEWS = ("flow_definitions_current", "flow_health", "tenant_usage", "chain_dependency_drift")
+VIEWS = ("flow_definitions_current", "flow_health", "tenant_usage")
 
 
 @pytest.fixture(scope="module")
