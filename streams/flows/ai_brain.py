@@ -20,11 +20,12 @@
 Normal form: agents in the order of the decisions, decisions sorted, fallbacks as fallbacks, defaults left out.
 """
 
+import re
 from typing import Any
 
 from pydantic import Field
 
-from schemas.base import Name, Ratio
+from schemas.base import WITHOUT_CONTROLS, Name, Ratio
 from schemas.definitions import ChainDefinition, ChainStep, FlowEdge, Problem
 from schemas.order import reachable, successors
 from streams.flows.canonical import canonical
@@ -156,10 +157,14 @@ def _agent(step: ChainStep, sure: bool, fallbacks: list[str]) -> Document:
 def _types(one: str | None, facts: dict[str, Any], fact: str) -> list[str]:
     """Return the types that an agent takes or gives; several come out of the facts."""
     several = facts.get(fact)
-    if one is not None or not isinstance(several, tuple) or len(several) < 2 or not all(0 < len(x) <= 128 for x in several):
+    if one is not None or not isinstance(several, tuple) or len(several) < 2 or not all(map(_is_name, several)):
         return [one] if one is not None else []
     del facts[fact]
     return list(several)
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= 128 and re.fullmatch(WITHOUT_CONTROLS, text) is not None
 
 
 def _decision(edge: FlowEdge) -> Document:

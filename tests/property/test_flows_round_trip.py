@@ -103,3 +103,9 @@ def test_no_way_through_the_flow_leaves_out_what_is_certain(definition: ChainDef
             taken = [e.target for e in out if e.condition is None or random.random() < 0.5]
             waiting += taken or [e.target for e in out[:1]]
     assert sure <= ran
+
+
+def test_a_fact_that_is_no_list_of_types_stays_a_fact() -> None:
+    step = ChainStep(name="id", component="0", metadata={"inputs": ("0", "\x1f")})
+    document = export_flows("ai_brain", [ChainDefinition(name="0", steps=(step,))])[0]
+    assert export_flows("ai_brain", import_flows("ai_brain", document, "0"))[0] == document

@@ -99,10 +99,10 @@ def test_names_of_settings_are_whole_on_a_narrow_terminal(flowchain: Run) -> Non
 
 def test_a_misspelt_variable_is_named_with_what_was_meant(flowchain: Run) -> None:
     Path(".env").write_text("FLOWCHAIN_WINDOWS=5\n")
-    done = flowchain("settings", "--json", FLOWCHAIN_TOPIC_PREFX="x.", FLOWCHAIN_API_SERVICE_HOST="10.0.0.1")
+    done = flowchain("settings", "--json", FLOWCHAIN_TOPIC_PREFX="x.", FLOWCHAIN_QUEUE_SERVICE_HOST="10.0.0.1")
     assert done.code == 0 and json.loads(done.out)
     assert done.err.splitlines() == [
-        "warning: FLOWCHAIN_API_SERVICE_HOST is no setting",
+        "warning: FLOWCHAIN_QUEUE_SERVICE_HOST is no setting",
         "warning: FLOWCHAIN_TOPIC_PREFX is no setting; FLOWCHAIN_TOPIC_PREFIX was meant?",
         "warning: FLOWCHAIN_WINDOWS is no setting; FLOWCHAIN_WINDOW_S was meant?",
     ]
