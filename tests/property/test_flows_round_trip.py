@@ -8,13 +8,13 @@ from flow_world import definitions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.definitions import ChainDefinition, Kind
+from schemas.definitions import ChainDefinition, ChainStep, Kind
 from schemas.order import find_cycle
 from streams.flows.canonical import canonical, content, content_id
 from streams.flows.dependencies import declared_edges
 from streams.flows.diff import diff
 from streams.flows.documents import certain, facts_of, fields_of, loops
-from streams.flows.kinds import EXPORTERS, import_flows
+from streams.flows.kinds import EXPORTERS, export_flows, import_flows
 from streams.rules import compile_definition
 
 KINDS: tuple[Kind, ...] = tuple(EXPORTERS)
