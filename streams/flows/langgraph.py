@@ -164,9 +164,14 @@ def _links(pairs: Iterable[tuple[str, str | None]]) -> dict[str, bool | list[str
 
 def _sure(drawn: Iterable[_Edge], edges: Iterable[Document]) -> set[str]:
     """Return the steps that no condition can leave out."""
-    begun = [FlowEdge(source=START, target=str(e.target), condition=_condition(e)) for e in drawn if str(e.source) == START]
-    inner = [FlowEdge(source=e["source"], target=e["target"], condition=e["condition"], loop=e["loop"]) for e in edges]
+    # Not validated: what is wrong with an edge is said where the definition is built, with its place in the document.
+    begun = [_arrow(START, str(e.target), _condition(e)) for e in drawn if str(e.source) == START]
+    inner = [_arrow(e["source"], e["target"], e["condition"], e["loop"]) for e in edges]
     return certain([START], [*begun, *inner], {str(e.source) for e in drawn if str(e.target) == END})
+
+
+def _arrow(source: str, target: str, condition: str | None, loop: bool = False) -> FlowEdge:
+    return FlowEdge.model_construct(source=source, target=target, condition=condition, loop=loop)
 
 
 def _step(node: _Node, ends: _Ends, sure: set[str]) -> Document:

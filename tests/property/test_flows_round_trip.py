@@ -13,7 +13,7 @@ from schemas.order import find_cycle
 from streams.flows.canonical import canonical, content, content_id
 from streams.flows.dependencies import declared_edges
 from streams.flows.diff import diff
-from streams.flows.documents import certain, facts_of, fields_of, loops
+from streams.flows.documents import ImportRefused, certain, facts_of, fields_of, loops
 from streams.flows.kinds import EXPORTERS, export_flows, import_flows
 from streams.rules import compile_definition
 
@@ -109,3 +109,16 @@ def test_a_fact_that_is_no_list_of_types_stays_a_fact() -> None:
     step = ChainStep(name="id", component="0", metadata={"inputs": ("0", "\x1f")})
     document = export_flows("ai_brain", [ChainDefinition(name="0", steps=(step,))])[0]
     assert export_flows("ai_brain", import_flows("ai_brain", document, "0"))[0] == document
+
+
+def test_a_condition_of_a_beginning_may_hold_whatever_a_graph_says() -> None:
+    steps = (ChainStep(name="a", component="a", metadata={"start": ("\x1f",)}), ChainStep(name="b", component="b"))
+    definition = ChainDefinition(name="g", kind="langgraph", steps=steps)
+    [back] = import_flows("langgraph", EXPORTERS["langgraph"](definition), "g")
+    assert back == canonical(definition)
+
+
+def test_a_condition_that_cannot_be_kept_is_named_with_its_place() -> None:
+    edges = [{"source": "__start__", "target": "a"}, {"source": "a", "target": "b", "data": "x\ny", "conditional": True}]
+    with pytest.raises(ImportRefused, match=r"edges\.1"):
+        import_flows("langgraph", {"nodes": [{"id": "a"}, {"id": "b"}], "edges": edges}, "g")
