@@ -135,6 +135,6 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 COMMON: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {}}}
-    for status in (400, 401, 403, 404, 422, 429, 503)
+    for status in (400, 401, 403, 404, 409, 412, 413, 422, 429, 503)
 }
 """What every operation may answer beside its result."""

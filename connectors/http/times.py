@@ -1,18 +1,31 @@
 """Stretches of event time that operations are asked about."""
 
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Query
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 
 from connectors.http.problems import FieldProblem, Refused
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-Since = Annotated[AwareDatetime | None, Query(description="from then on, ISO 8601 with an offset")]
-Until = Annotated[AwareDatetime | None, Query(description="before then, ISO 8601 with an offset; now where left out")]
+DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
+
+
+def _is_date(value: object) -> object:
+    """Refuse what pydantic would take for seconds since 1970: the document says date-time, and a number may mean anything."""
+    if isinstance(value, str) and not DATE_TIME.match(value):
+        raise ValueError("not a date and time as ISO 8601 has them, like 2026-11-30T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_date)]
+"""A moment with its offset from UTC."""
+Since = Annotated[Moment | None, Query(description="from then on, ISO 8601 with an offset")]
+Until = Annotated[Moment | None, Query(description="before then, ISO 8601 with an offset; now where left out")]
 
 
 class Stretch:

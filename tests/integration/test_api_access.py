@@ -14,10 +14,10 @@ from infra.devstack import Stack
 
 READ, ACT, DEFINE, ADMINISTER = "read", "act", "define", "administer"
 OWN: dict[str, str] = {
-    "GET /v1/executions": READ, "GET /v1/executions/open": READ, "GET /v1/executions/{execution}": READ,
+    "GET /v1/executions": READ, "GET /v1/open-executions": READ, "GET /v1/executions/{execution}": READ,
     "GET /v1/executions/{execution}/trace": READ, "GET /v1/executions/{execution}/diagram": READ,
-    "GET /v1/flows": READ, "POST /v1/flows": DEFINE, "POST /v1/flows/validate": READ, "POST /v1/flows/import/{kind}": READ,
-    "GET /v1/flows/by-component/{component}": READ, "GET /v1/flows/{flow}": READ, "PUT /v1/flows/{flow}": DEFINE,
+    "GET /v1/flows": READ, "POST /v1/flows": DEFINE, "POST /v1/definitions/validate": READ, "POST /v1/definitions/import/{kind}": READ,
+    "GET /v1/components/{component}/flows": READ, "GET /v1/flows/{flow}": READ, "PUT /v1/flows/{flow}": DEFINE,
     "DELETE /v1/flows/{flow}": DEFINE, "GET /v1/flows/{flow}/revisions": READ, "GET /v1/flows/{flow}/revisions/{revision}": READ,
     "GET /v1/flows/{flow}/diff": READ, "GET /v1/flows/{flow}/dependencies": READ, "GET /v1/flows/{flow}/drift": READ,
     "GET /v1/flows/{flow}/diagram": READ, "GET /v1/flows/{flow}/export/{kind}": READ, "GET /v1/flows/{flow}/executions": READ,
@@ -39,7 +39,7 @@ OWN: dict[str, str] = {
 ALL: dict[str, str] = {
     "GET /v1/tiers": READ, "GET /v1/tenants": READ, "GET /v1/tenants/{name}": READ, "PUT /v1/tenants/{name}": ADMINISTER,
     "DELETE /v1/tenants/{name}": ADMINISTER, "GET /v1/usage/by-tier": READ, "GET /v1/topics": READ, "GET /v1/lag": READ,
-    "GET /v1/dead-letters": READ, "GET /v1/dead-letters/{letter}": READ, "POST /v1/dead-letters/redrive": ACT,
+    "GET /v1/dead-letters": READ, "GET /v1/dead-letters/{letter}": READ, "POST /v1/redrives": ACT,
 }  # fmt: skip
 """Operations on the whole installation, for keys of every tenant."""
 OPEN = {"GET /healthz", "GET /readyz", "GET /metrics"}
@@ -79,10 +79,10 @@ def filled(path: str, tenant: str) -> str:
 
 BODIES: dict[str, Any] = {
     "POST /v1/flows": [{"name": "tried", "steps": [{"name": "a", "component": "c"}]}], "PUT /v1/flows/{flow}": {"name": "x", "steps": []},
-    "POST /v1/flows/validate": {"name": "tried", "steps": [{"name": "a", "component": "c"}]}, "POST /v1/flows/import/{kind}": {},
+    "POST /v1/definitions/validate": {"name": "tried", "steps": [{"name": "a", "component": "c"}]}, "POST /v1/definitions/import/{kind}": {},
     "POST /v1/alerts/{alert}/feedback": {"verdict": "right"},
     "POST /v1/silences": {"ends_at": "2099-01-01T00:00:00Z", "reason": "a test"}, "POST /v1/keys": {"name": "tried", "role": "viewer"},
-    "PUT /v1/tenants/{name}": {"tier": "no-such-tier"}, "POST /v1/dead-letters/redrive": {"letters": ["0:0"], "dry_run": True},
+    "PUT /v1/tenants/{name}": {"tier": "no-such-tier"}, "POST /v1/redrives": {"letters": ["0:0"], "dry_run": True},
     "PUT /v1/flows/{flow}/credentials/{name}": {},
 }  # fmt: skip
 

@@ -40,7 +40,7 @@ def test_a_flow_and_its_history(api: Api) -> None:
     assert api.get("/v1/flows/orders/revisions/1")["id"] == first["id"]
     changes = api.get("/v1/flows/orders/diff", old=1, new=2)
     assert any("ship" in change["field"] for change in changes) and any(change["breaking"] for change in changes)
-    uses = api.get("/v1/flows/by-component/pay-service")
+    uses = api.get("/v1/components/pay-service/flows")
     assert [(use["chain"], use["step"], use["revision"]) for use in uses] == [("orders", "pay", 2)]
 
     api.send("DELETE", "/v1/flows/orders")
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_definition_is_named(api: Api) -> None:
     cyclic["steps"][0]["after"], cyclic["steps"][1]["after"] = ["b"], ["a"]
     problem = api.send("POST", "/v1/flows", [cyclic], status=422)
     assert "a → b → a" in problem["detail"] and problem["errors"][0]["field"].startswith("body.0")
-    assert api.send("POST", "/v1/flows/validate", chain("x"), status=422)["errors"][0]["field"] == "body.steps"
+    assert api.send("POST", "/v1/definitions/validate", chain("x"), status=422)["errors"][0]["field"] == "body.steps"
     api.send("POST", "/v1/flows", [chain("p", "s"), chain("q", "s", requires=["p"])])
     assert "p → q → p" in api.send("PUT", "/v1/flows/p", chain("p", "s", requires=["q"]), status=422)["detail"]
     api.send("POST", "/v1/flows", [chain("theirs", "a", tenant="globex")], status=403)
@@ -90,9 +90,9 @@ def test_what_is_wrong_with_a_definition_is_named(api: Api) -> None:
 def test_foreign_formats_there_and_back(api: Api) -> None:
     api.send("PUT", "/v1/flows/agent", LOOPED)
     document = api.get("/v1/flows/agent/export/langgraph")
-    back = api.send("POST", "/v1/flows/import/langgraph?name=agent", document)
+    back = api.send("POST", "/v1/definitions/import/langgraph?name=agent", document)
     assert {step["name"] for step in back[0]["steps"]} == {"think", "act"} and any(edge["loop"] for edge in back[0]["edges"])
-    assert "errors" in api.send("POST", "/v1/flows/import/langgraph", {"nodes": 5}, status=422)
+    assert "errors" in api.send("POST", "/v1/definitions/import/langgraph", {"nodes": 5}, status=422)
 
 
 def test_a_tier_bounds_what_is_registered(api: Api) -> None:

@@ -8,7 +8,7 @@ import orjson
 import psycopg
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from connectors.http import times
 from connectors.http.idempotency import once
@@ -64,8 +64,8 @@ class SilenceIn(BaseModel):
     chain: OptionalName = ""
     component: OptionalName = Field("", description="the likely cause")
     severity: Literal["", "info", "warning", "critical"] = ""
-    starts_at: AwareDatetime | None = Field(None, description="now where left out")
-    ends_at: AwareDatetime
+    starts_at: times.Moment | None = Field(None, description="now where left out")
+    ends_at: times.Moment
     reason: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from connectors.credentials import MAX_CHARACTERS, Vault, delete_credential, list_credentials, store_credential
 from connectors.http import times
@@ -23,7 +23,7 @@ class CredentialIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     value: Annotated[SecretStr, Field(min_length=1, max_length=MAX_CHARACTERS)]
     description: Annotated[str, Field(max_length=512, pattern=r"^[^\x00]*$")] | None = Field(None, description="stays where left out")
-    expires_at: AwareDatetime | None = None
+    expires_at: times.Moment | None = None
 
 
 class Credential(BaseModel):

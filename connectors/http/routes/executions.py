@@ -14,7 +14,7 @@ from schemas.base import WITHOUT_CONTROLS
 from schemas.internal import Execution
 from streams.diagram import diagram, mermaid, svg
 
-router = APIRouter(prefix="/v1/executions", tags=["executions"])
+router = APIRouter(prefix="/v1", tags=["executions"])
 Status = Literal["open", "completed", "failed", "incomplete", "abandoned"]
 ExecutionId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS, description="execution id as the services named it")]
 Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
@@ -108,7 +108,7 @@ class Trace(BaseModel):
     evidence: dict[str, Any] = Field(description="where its events lie: topic, partition, first and last offset")
 
 
-@router.get("", summary="List executions that have ended")
+@router.get("/executions", summary="List executions that have ended")
 def list_executions(
     scope: Reader, page: Paged, stretch: times.Day, chain: Named = "", user: Named = "", status: Annotated[Status | None, Query()] = None
 ) -> Page[ExecutionSummary]:
@@ -121,7 +121,7 @@ def list_executions(
     return page.page(rows, lambda row: (times.unix_us(row["started_at"]), row["execution"]), stored_summary)
 
 
-@router.get("/open", summary="List executions that are open")
+@router.get("/open-executions", summary="List executions that are open")
 def list_open(scope: Reader, page: Paged, chain: Named = "", user: Named = "") -> Page[ExecutionDetail]:
     """Return open executions with their progress, by id."""
     after = page.after(str)
@@ -135,7 +135,7 @@ def list_open(scope: Reader, page: Paged, chain: Named = "", user: Named = "") -
     return page.page(found, lambda x: (x.execution,), lambda x: _detail(scope, x, typical.get(x.chain)))
 
 
-@router.get("/{execution}", summary="Show an execution and how far it is")
+@router.get("/executions/{execution}", summary="Show an execution and how far it is")
 def show_execution(scope: Reader, execution: ExecutionId) -> ExecutionDetail:
     """Return an execution: from memory while it is open or has just ended, else as it is stored."""
     live = scope.services.feed.executions.find(scope.tenant, execution)
@@ -146,7 +146,7 @@ def show_execution(scope: Reader, execution: ExecutionId) -> ExecutionDetail:
     return ExecutionDetail(**stored_summary(row).model_dump(), **more)
 
 
-@router.get("/{execution}/trace", summary="Show everything that happened in an execution")
+@router.get("/executions/{execution}/trace", summary="Show everything that happened in an execution")
 def show_trace(scope: Reader, execution: ExecutionId) -> Trace:
     """Return an execution with all runs of its steps, what caused them, and where the events lie."""
     live = scope.services.feed.executions.find(scope.tenant, execution)
@@ -163,7 +163,7 @@ def show_trace(scope: Reader, execution: ExecutionId) -> Trace:
     return Trace(execution=_traced_summary(head, steps), live=False, steps=[_stored_step(row) for row in steps], evidence=evidence)
 
 
-@router.get("/{execution}/diagram", summary="Draw an execution", response_model=None,
+@router.get("/executions/{execution}/diagram", summary="Draw an execution", response_model=None,
             responses={200: {"content": {"application/json": {}, "text/vnd.mermaid": {}, "image/svg+xml": {}}}})  # fmt: skip
 def draw_execution(scope: Reader, execution: ExecutionId, form: Annotated[Literal["json", "mermaid", "svg"], Query(alias="format")] = "json") -> Response:
     """Return the chain's steps with the state of each in this execution: as nodes and edges, as Mermaid text or as a picture."""

@@ -28,7 +28,7 @@ from streams.flows.documents import ImportRefused
 from streams.flows.kinds import export_flows, import_flows
 from streams.rules import compile_definition
 
-router = APIRouter(prefix="/v1/flows", tags=["flows"], responses=COMMON)
+router = APIRouter(prefix="/v1", tags=["flows"], responses=COMMON)
 FlowName = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
 Revision = Annotated[int, Path(ge=1, le=2**31 - 1)]
 IfMatch = Annotated[str | None, Header(max_length=64, description="the revision that is to be replaced, as the ETag of the flow says it")]
@@ -130,7 +130,7 @@ class ChainStepUse(BaseModel):
     repeated: bool
 
 
-@router.get("", summary="List flows")
+@router.get("/flows", summary="List flows")
 def list_flows(
     scope: Reader, page: Paged, kind: Annotated[Kind | None, Query()] = None, component: Annotated[Text, Query(description="only flows with a step of it")] = ""
 ) -> Page[FlowSummary]:
@@ -140,19 +140,19 @@ def list_flows(
     return page.page(rows, lambda row: (row["name"],), _summary)
 
 
-@router.post("", summary="Register flows", response_model=Outcomes, openapi_extra=DEFINITIONS_BODY)
+@router.post("/flows", summary="Register flows", response_model=Outcomes, openapi_extra=DEFINITIONS_BODY)
 def apply_flows(scope: Definer, body: ManyDefinitions, fingerprint: Fingerprint, idempotency_key: IdempotencyKey = None) -> Response:
     """Put definitions in force for this tenant, all of them or none. Applying the same content again changes nothing."""
     return _apply(scope, body, fingerprint, idempotency_key, None)
 
 
-@router.post("/validate", summary="Check a definition", openapi_extra=DEFINITION_BODY)
+@router.post("/definitions/validate", summary="Check a definition", openapi_extra=DEFINITION_BODY)
 def validate_flow(scope: Reader, body: OneDefinition) -> Validation:
     """Return a definition's canonical form and the id it would have; nothing is registered."""
     return Validation(name=body.name, id=content_id(body), canonical=canonical(body))
 
 
-@router.post("/import/{kind}", summary="Translate a foreign definition")
+@router.post("/definitions/import/{kind}", summary="Translate a foreign definition")
 def translate_flow(
     scope: Reader, kind: Foreign, body: Annotated[dict[str, Any], Body()], name: Annotated[str, Query(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)] = "imported"
 ) -> list[ChainDefinition]:
@@ -166,14 +166,14 @@ def translate_flow(
         raise Refused(422, "; ".join(f"{x.field}: {x.reason}" for x in found[:3]), errors=found) from error
 
 
-@router.get("/by-component/{component}", summary="Which flows use a component")
+@router.get("/components/{component}/flows", summary="Which flows use a component")
 def flows_of_component(scope: Reader, component: FlowName) -> list[ChainStepUse]:
     """Return the declared steps that a component runs, of flows in force."""
     rows = scope.rows(_BY_COMPONENT, tenant=scope.tenant, component=component)
     return [ChainStepUse(**row) for row in rows]
 
 
-@router.get("/{flow}", summary="Show a flow")
+@router.get("/flows/{flow}", summary="Show a flow")
 def show_flow(scope: Reader, flow: FlowName, response: Response) -> Flow:
     """Return the revision in force; its ETag is what `If-Match` wants."""
     row = _current(scope, flow)
@@ -181,7 +181,7 @@ def show_flow(scope: Reader, flow: FlowName, response: Response) -> Flow:
     return _flow(row)
 
 
-@router.put("/{flow}", summary="Register a flow", response_model=Outcomes, openapi_extra=DEFINITION_BODY)
+@router.put("/flows/{flow}", summary="Register a flow", response_model=Outcomes, openapi_extra=DEFINITION_BODY)
 def put_flow(
     scope: Definer, flow: FlowName, body: OneDefinition, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -191,7 +191,7 @@ def put_flow(
     return _apply(scope, [body], fingerprint, idempotency_key, _expected(if_match))
 
 
-@router.delete("/{flow}", summary="Delete a flow", response_model=Outcomes)
+@router.delete("/flows/{flow}", summary="Delete a flow", response_model=Outcomes)
 def delete_flow(scope: Definer, flow: FlowName, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None) -> Response:
     """Take the tenant's own flow out of force; its history stays."""
     expected = _expected(if_match)
@@ -200,7 +200,7 @@ def delete_flow(scope: Definer, flow: FlowName, fingerprint: Fingerprint, if_mat
     return found
 
 
-@router.get("/{flow}/revisions", summary="The history of a flow")
+@router.get("/flows/{flow}/revisions", summary="The history of a flow")
 def list_revisions(scope: Reader, flow: FlowName, page: Paged) -> Page[FlowSummary]:
     """Return all revisions of a flow, the latest first."""
     after = page.after(int)
@@ -209,20 +209,20 @@ def list_revisions(scope: Reader, flow: FlowName, page: Paged) -> Page[FlowSumma
     return page.page(rows, lambda row: (row["revision"],), _summary)
 
 
-@router.get("/{flow}/revisions/{revision}", summary="Show a revision of a flow")
+@router.get("/flows/{flow}/revisions/{revision}", summary="Show a revision of a flow")
 def show_revision(scope: Reader, flow: FlowName, revision: Revision) -> Flow:
     """Return one revision of a flow."""
     return _flow(_revision(scope, flow, revision))
 
 
-@router.get("/{flow}/diff", summary="What changed between two revisions")
+@router.get("/flows/{flow}/diff", summary="What changed between two revisions")
 def show_diff(scope: Reader, flow: FlowName, old: Annotated[int, Query(ge=1, le=2**31 - 1)], new: Annotated[int, Query(ge=1, le=2**31 - 1)]) -> list[FieldChange]:
     """Return the differences from one revision to another, field by field."""
     before, after = (_definition(_revision(scope, flow, number)) for number in (old, new))
     return [FieldChange(field=x.field, old=x.old, new=x.new, breaking=x.breaking) for x in diff(before, after)]
 
 
-@router.get("/{flow}/dependencies", summary="Whom a flow depends on")
+@router.get("/flows/{flow}/dependencies", summary="Whom a flow depends on")
 def list_dependencies(scope: Reader, flow: FlowName, provenance: Annotated[Literal["declared", "observed"] | None, Query()] = None) -> list[FlowDependency]:
     """Return what is declared and what was observed, each with its provenance."""
     owner = _current(scope, flow)["tenant"]
@@ -236,14 +236,14 @@ def list_dependencies(scope: Reader, flow: FlowName, provenance: Annotated[Liter
     ]  # fmt: skip
 
 
-@router.get("/{flow}/drift", summary="Where a flow is not as it is declared")
+@router.get("/flows/{flow}/drift", summary="Where a flow is not as it is declared")
 def show_drift(scope: Reader, flow: FlowName) -> list[DriftEntry]:
     """Return declared dependencies that were never observed, and observed ones that are not declared."""
     _current(scope, flow)
     return [_drift(difference) for _, difference in scope.services.registry.drift(scope.tenant, flow)]
 
 
-@router.get("/{flow}/diagram", summary="Draw a flow", response_model=None,
+@router.get("/flows/{flow}/diagram", summary="Draw a flow", response_model=None,
             responses={200: {"content": {"application/json": {}, "text/vnd.mermaid": {}, "image/svg+xml": {}}}})  # fmt: skip
 def draw_flow(scope: Reader, flow: FlowName, form: Annotated[Literal["json", "mermaid", "svg"], Query(alias="format")] = "json") -> Response:
     """Return the steps with the health of each now: as nodes and edges, as Mermaid text or as a picture."""
@@ -257,7 +257,7 @@ def draw_flow(scope: Reader, flow: FlowName, form: Annotated[Literal["json", "me
     return Response(drawn.encode(), media_type="application/json")
 
 
-@router.get("/{flow}/export/{kind}", summary="Write a flow in a foreign format")
+@router.get("/flows/{flow}/export/{kind}", summary="Write a flow in a foreign format")
 def export_flow(scope: Reader, flow: FlowName, kind: Foreign) -> dict[str, Any]:
     """Return a flow as a LangGraph, AI Brain, chain mapping or generic graph document; 422 where the format cannot hold it."""
     try:
@@ -267,20 +267,20 @@ def export_flow(scope: Reader, flow: FlowName, kind: Foreign) -> dict[str, Any]:
     return found
 
 
-@router.get("/{flow}/executions", summary="A flow's executions")
+@router.get("/flows/{flow}/executions", summary="A flow's executions")
 def flow_executions(scope: Reader, flow: FlowName, page: Paged, stretch: times.Day, status: Annotated[Status | None, Query()] = None) -> Page[ExecutionSummary]:
     """Return the flow's executions that have ended, the newest first."""
     return list_executions(scope, page, stretch, chain=flow, status=status)
 
 
-@router.get("/{flow}/metrics", summary="A flow's newest windows")
+@router.get("/flows/{flow}/metrics", summary="A flow's newest windows")
 def flow_metrics(scope: Reader, flow: FlowName) -> list[Metrics]:
     """Return the newest window of the flow and of each of its steps."""
     query = "SELECT * FROM flow_metrics WHERE tenant = %(tenant)s AND chain = %(flow)s ORDER BY kind, step, component LIMIT 5000"
     return [metrics(row) for row in scope.rows(query, tenant=scope.tenant, flow=flow)]
 
 
-@router.get("/{flow}/audit", summary="Who changed a flow")
+@router.get("/flows/{flow}/audit", summary="Who changed a flow")
 def flow_audit(scope: Administrator, flow: FlowName, page: Paged, stretch: times.Month) -> Page[AuditEntry]:
     """Return what was done to a flow, the latest first."""
     after = page.after(int)

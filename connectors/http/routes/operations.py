@@ -2,7 +2,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from connectors.deadletters import StoredLetter, find_letters, letters_after
 from connectors.http.paging import Page, Paged
@@ -67,8 +67,8 @@ class RedriveIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     letters: Annotated[list[Annotated[str, Field(pattern=r"^\d{1,9}:\d{1,18}$")]], Field(min_length=1, max_length=1000)]
-    again: bool = Field(False, description="also those that were sent again before")
-    dry_run: bool = Field(False, description="only say what would be sent")
+    again: StrictBool = Field(False, description="also those that were sent again before")
+    dry_run: StrictBool = Field(False, description="only say what would be sent")
 
 
 class Kept(BaseModel):
@@ -122,7 +122,7 @@ def show_letter(scope: Overseer, letter: LetterName, of: Of = EVENTS.name) -> Le
     return LetterContent(**_facts(found[0]), key=_text(found[0].key), value=_text(found[0].value))
 
 
-@router.post("/dead-letters/redrive", summary="Send dead letters again")
+@router.post("/redrives", summary="Send dead letters again")
 def redrive_letters(scope: Operator, body: RedriveIn) -> Redriven:
     """Send letters to the events topic again; each is sent once, so this needs no idempotency key.
 

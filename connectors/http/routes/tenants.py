@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import psycopg
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.http import times
 from connectors.http.idempotency import once
@@ -83,7 +83,7 @@ class KeyIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: Text
     role: Role
-    expires_at: AwareDatetime | None = None
+    expires_at: times.Moment | None = None
 
 
 class Key(BaseModel):
