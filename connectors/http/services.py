@@ -1,7 +1,5 @@
 """What the operations answer with: connections, the live view, the registry. Opened once per process."""
 
-import asyncio
-
 import structlog
 from confluent_kafka import KafkaException
 
@@ -27,15 +25,8 @@ class Services:
         self.registry = Registry(self.database)
         self.tokens = Tokens(settings, self.database)
         self.limits = RateLimits(settings.api_rate_storage)
-        self.committed = asyncio.Event()
-        """Set when there is something to relay."""
         self.hub = Hub(settings.live_frames)
         self.feed = Feed(settings, self.hub)
-
-    def publish(self) -> None:
-        """Have what was committed to the registry published soon; call from any thread."""
-        if self.feed.loop is not None:
-            self.feed.loop.call_soon_threadsafe(self.committed.set)
 
     def relay(self) -> None:
         """Publish what the registry has written; what the brokers do not take now is published by the next call."""

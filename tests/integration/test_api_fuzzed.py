@@ -41,7 +41,7 @@ everything = schemathesis.openapi.from_dict(document).exclude(path=ENDLESS)
 
 
 @everything.parametrize()
-@settings(max_examples=12, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=6, suppress_health_check=list(HealthCheck), deadline=None)
 def test_nothing_is_answered_that_the_document_does_not_say(case: Any, api: Api, address: str) -> None:
     everywhere = case.operation.path.startswith(("/v1/tenants", "/v1/tiers", "/v1/topics", "/v1/lag", "/v1/dead-letters", "/v1/redrives", "/v1/usage/by-tier"))
     answer: Response = case.call(base_url=f"http://{address}", headers=api.headers(EVERY_TENANT if everywhere else "acme", "admin"))

@@ -40,8 +40,6 @@ class Feed:
         """More at once would go over the place of clients that are not slow."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The loop that the hub belongs to; None = not started."""
         self.rules = RuleBook((), settings.max_definitions)
         self.executions = LiveExecutions(self.rules, settings.live_finished)
         self.slos: dict[tuple[str, str], SloStatus] = {}
@@ -56,7 +54,6 @@ class Feed:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin, in the loop's name. Raises KafkaException when the brokers do not answer or a topic is missing."""
-        self.loop = loop
         consumer = reader(self._settings)
         starts = self._starts(consumer)
         floors: dict[str, dict[int, int]] = {name: {} for name in STREAMS}

@@ -196,7 +196,7 @@ def delete_flow(scope: Definer, flow: FlowName, fingerprint: Fingerprint, if_mat
     """Take the tenant's own flow out of force; its history stays."""
     expected = _expected(if_match)
     found = once(scope, idempotency_key, fingerprint, lambda _: Outcomes(flows=[_outcome(scope.services.registry.delete(flow, scope.tenant, scope.principal.id, expected=expected))]))
-    scope.services.publish()
+    scope.services.relay()
     return found
 
 
@@ -315,7 +315,7 @@ def _apply(scope: Scope, definitions: list[ChainDefinition], fingerprint: bytes,
         return Outcomes(flows=[_outcome(x) for x in scope.services.registry.apply(definitions, scope.tenant, scope.principal.id, expected=wanted)])
 
     found = once(scope, key, fingerprint, put)
-    scope.services.publish()
+    scope.services.relay()
     return found
 
 

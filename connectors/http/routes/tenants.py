@@ -160,7 +160,7 @@ def change_tenant(scope: Owner, name: TenantName, body: TenantIn, fingerprint: F
     answer = once(
         scope, idempotency_key, fingerprint, lambda connection: _tenant(put_tenant(connection, name, body.display_name or name, body.tier))
     )
-    scope.services.publish()
+    scope.services.relay()
     return answer
 
 
@@ -170,7 +170,7 @@ def delete_tenant(scope: Owner, name: TenantName) -> None:
     with scope.database() as connection:
         if not remove_tenant(connection, name):
             raise not_found(f"tenant {name}")
-    scope.services.publish()
+    scope.services.relay()
 
 
 @router.get("/usage", summary="Usage by day and tier")
