@@ -117,7 +117,7 @@ def test_ciphertext_in_another_place_is_refused(pg: Space) -> None:
 
 @pytest.mark.parametrize(("keys", "message"), [
     (None, "without FLOWCHAIN_CREDENTIAL_KEYS"), (" , ", "without FLOWCHAIN_CREDENTIAL_KEYS"), (f"{OLD_KEY},nonsense", "32 bytes in URL-safe base64"),
-])  # fmt: skip
+], ids=["none", "empty", "nonsense"])  # fmt: skip
 def test_keys_that_are_none(keys: str | None, message: str) -> None:
     with pytest.raises(CredentialError, match=message) as caught:
         Vault(SecretStr(keys) if keys else None)
