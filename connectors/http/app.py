@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.to_thread(services.close)
 
     app = FastAPI(
-        title=TITLE, version=version("flowchain-pipeline"), description=DESCRIPTION, lifespan=lifespan, root_path=settings.api_root_path,
+        title=TITLE, version=version("flowchain-pipeline"), description=DESCRIPTION, lifespan=lifespan,
         responses=problems.COMMON, separate_input_output_schemas=False,
     )  # fmt: skip
     problems.install(app)

@@ -24,7 +24,7 @@ def serve(settings: Settings) -> None:
         raise NotServed(f"the API cannot be served at {settings.api_host}:{settings.api_port}: {error.strerror}; FLOWCHAIN_API_PORT names another port") from error
     log.info("API", address=f"http://{settings.api_host}:{listener.getsockname()[1]}")
     config = uvicorn.Config(
-        create_app(settings), log_config=None, access_log=False, server_header=False, lifespan="on", ws_max_size=MESSAGE_BYTES,
+        create_app(settings), root_path=settings.api_root_path, log_config=None, access_log=False, server_header=False, lifespan="on", ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False, timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=75,
     )  # fmt: skip
     server = uvicorn.Server(config)
