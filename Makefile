@@ -44,9 +44,9 @@ status: install ## show what runs, how far it is, and what lags
 chaos: install ## kill, pause and restart everything under load for ten minutes, then verify that nothing is lost or twice
 	@$(BIN)/flowchain chaos --seed 1
 
-test: install ## all tests: those without engines by two processes, then those on real engines
+test: install ## all tests by two processes: those without engines, then those on real engines, each process with its own
 	@$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/property tests/unit
-	@$(BIN)/pytest --durations=15 tests/e2e tests/integration
+	@$(BIN)/pytest -n 2 --dist loadfile --durations=15 tests/e2e tests/integration
 
 test-chaos: install ## a short `make chaos`, as a test (five minutes)
 	@$(BIN)/pytest tests/chaos

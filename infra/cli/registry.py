@@ -265,11 +265,13 @@ def drift(
     if as_json_:
         print_json([{"name": flow.name, "tenant": flow.tenant, "revision": flow.revision, **vars(difference)} for flow, difference in found])
         return
-    table = Table("flow", "what", "from", "to", "kind", "topic", "first seen", "last seen", box=None)
     for flow, x in found:
-        seen = [f"{datetime.fromtimestamp(us / 1_000_000, UTC):%Y-%m-%d %H:%M:%S}" if us else "" for us in (x.first_unix_us, x.last_unix_us)]
-        table.add_row(*map(escape, (_named(flow.name, flow.tenant), x.what, x.source, x.target, x.kind, x.topic, *seen)))
-    console.print(table if found else "no drift")
+        seen = f"{x.kind}, {x.events:,} times until {datetime.fromtimestamp(x.last_unix_us / 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC" if x.kind else ""
+        about = ", ".join(part for part in (x.topic, seen) if part)
+        line = f"{_named(flow.name, flow.tenant)}: {x.what:10}  {x.source} → {x.target}" + (f"  ({about})" if about else "")
+        console.print(escape(line), soft_wrap=True)
+    if not found:
+        console.print("no drift")
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -49,8 +49,10 @@ BEGIN
     -- A tenant publishes its own definitions only: not those of another tenant under its own name.
     EXECUTE format($policy$
         CREATE POLICY own_records ON registry_outbox AS RESTRICTIVE FOR INSERT TO %I WITH CHECK (%s OR (
-            topic = 'flowchain.definitions.v1' AND convert_from(key, 'UTF8')::jsonb ->> 0 = tenant
-            AND (value IS NULL OR convert_from(value, 'UTF8')::jsonb ->> 'tenant' = tenant)))$policy$, api, everyone);
+            CASE WHEN topic = 'flowchain.definitions.v1' AND convert_from(key, 'UTF8') IS JSON ARRAY
+                THEN convert_from(key, 'UTF8')::jsonb ->> 0 = tenant AND (value IS NULL OR convert_from(value, 'UTF8')::jsonb ->> 'tenant' = tenant)
+                ELSE false
+            END))$policy$, api, everyone);
     COMMENT ON POLICY own_records ON registry_outbox IS 'a tenant publishes its own definitions only';
 
     ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;

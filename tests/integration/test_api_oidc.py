@@ -1,8 +1,10 @@
 """Tokens of an OpenID provider: what is taken, and what is not."""
 
+import hmac
 import json
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -56,6 +58,13 @@ def claims(**more: Any) -> dict[str, Any]:
     return {"iss": ISSUER, "aud": AUDIENCE, "sub": "u1", "exp": int(time.time()) + 300, "tenant": "acme", "role": "operator", **more}
 
 
+def confused(public: bytes) -> str:
+    """Return a token that is signed with the provider's public key as if that were a shared secret."""
+    head, body = (urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "HS256", "kid": KID}, claims()))
+    signature = urlsafe_b64encode(hmac.digest(public, head + b"." + body, "sha256")).rstrip(b"=")
+    return b".".join((head, body, signature)).decode()
+
+
 def asked(api: Api, token: str, path: str = "/v1/me") -> tuple[int, dict[str, Any]]:
     answer = api.client.get(path, headers={"Authorization": f"Bearer {token}"})
     return answer.status_code, answer.json()
@@ -83,10 +92,10 @@ def test_claims_that_do_not_do(api: Api, private: rsa.RSAPrivateKey, more: dict[
 
 def test_signatures_that_do_not_do(api: Api, private: rsa.RSAPrivateKey) -> None:
     other = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    public = private.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public = private.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     tokens = [
         jwt.encode(claims(), other, "RS256", headers={"kid": KID}), jwt.encode(claims(), private, "RS256", headers={"kid": "unknown"}),
-        jwt.encode(claims(), public, "HS256", headers={"kid": KID}), jwt.encode(claims(), None, "none", headers={"kid": KID}), "rubbish", "a.b.c",
+        confused(public), jwt.encode(claims(), None, "none", headers={"kid": KID}), "rubbish", "a.b.c",
     ]  # fmt: skip
     assert [asked(api, token)[0] for token in tokens] == [401] * len(tokens)
 

@@ -30,7 +30,7 @@ TABLES = {
     "silences": "INSERT INTO silences VALUES (%(t)s || 's', %(t)s, '', '', '', now(), now() + interval '1 hour', 'r', 'me')",
     "api_keys": "INSERT INTO api_keys VALUES (%(t)s || 'k', %(t)s, 'n', 'viewer', %(t)s::bytea, 'me')",
     "idempotency_keys": "INSERT INTO idempotency_keys VALUES (%(t)s, 'me', 'k', '')",
-    "registry_outbox": "INSERT INTO registry_outbox (tenant, topic, key) VALUES (%(t)s, 'flowchain.definitions.v1', convert_to(%(t)s || '/f', 'UTF8'))",
+    "registry_outbox": "INSERT INTO registry_outbox (tenant, topic, key) VALUES (%(t)s, 'flowchain.definitions.v1', convert_to(json_build_array(%(t)s::text, 'f', 0)::text, 'UTF8'))",
     "tenants": "INSERT INTO tenants VALUES (%(t)s, 'T', 'free')",
     "tiers": "INSERT INTO tiers VALUES (%(t)s, 1, 1, 1, 1)",
     "audit_log": "INSERT INTO audit_log (tenant, actor, action, object_type, object_id) VALUES (%(t)s, 'me', 'insert', 'flow', 'f')",
@@ -129,9 +129,10 @@ FORBIDDEN = (
     "LOCK TABLE flow_executions IN ACCESS EXCLUSIVE MODE", "CREATE TEMP TABLE t (a int); CREATE TRIGGER t BEFORE INSERT ON t EXECUTE FUNCTION audit('x', 'y', '')",
     "CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION touch()", "CREATE SCHEMA mine",
     "INSERT INTO registry_outbox (tenant, topic, key) VALUES ('a', 'flowchain.tenants.v1', 'a')",
-    "INSERT INTO registry_outbox (tenant, topic, key) VALUES ('a', 'flowchain.definitions.v1', 'b/f')",
-    "INSERT INTO registry_outbox (tenant, topic, key, value) VALUES ('a', 'flowchain.definitions.v1', 'a/f', '{\"tenant\": \"b\"}')",
-    "INSERT INTO registry_outbox (tenant, topic, key, value) VALUES ('a', 'flowchain.definitions.v1', 'a/f', '{}')",
+    "INSERT INTO registry_outbox (tenant, topic, key) VALUES ('a', 'flowchain.definitions.v1', '[\"b\", \"f\", 0]')",
+    "INSERT INTO registry_outbox (tenant, topic, key) VALUES ('a', 'flowchain.definitions.v1', 'a/f')",
+    "INSERT INTO registry_outbox (tenant, topic, key, value) VALUES ('a', 'flowchain.definitions.v1', '[\"a\", \"f\", 0]', '{\"tenant\": \"b\"}')",
+    "INSERT INTO registry_outbox (tenant, topic, key, value) VALUES ('a', 'flowchain.definitions.v1', '[\"a\", \"f\", 0]', '{}')",
     "INSERT INTO flow_dependencies (tenant, provenance, kind, source, target, first_seen_at, last_seen_at) VALUES ('a', 'observed', 'call', 'p', 'q', now(), now())",
 )  # fmt: skip
 
