@@ -43,6 +43,10 @@ SINK_RECORDS = Counter("flowchain_sink_records_total", "Records that a sink has 
 RETRIES = Counter("flowchain_sink_retries_total", "Writes that had to be tried again", ["table"])
 DATA_LOSS = Counter("flowchain_data_loss_records_total", "Records deleted before they could be read", ["topic"])
 
+HTTP_REQUESTS = Counter("flowchain_http_requests_total", "Requests answered by the API", ["method", "route", "status"])
+"""route: the pattern of the path, or none; method: one that the API knows, or other."""
+HTTP_SECONDS = Histogram("flowchain_http_request_seconds", "Time to the last byte of an answer of the API", ["method", "route"])
+
 PATHS = ("/metrics", "/healthz", "/readyz", "/status")
 EXECUTION_PATHS = ("/executions/<tenant>/<execution>",)
 EXECUTION_PATH = re.compile(r"/executions/([^/]+)/([^/]+)")

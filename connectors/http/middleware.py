@@ -4,15 +4,14 @@ import time
 from hashlib import blake2b
 
 import structlog
-from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.http.problems import answer
+from connectors.telemetry import HTTP_REQUESTS, HTTP_SECONDS
 
 log = structlog.get_logger("http")
-REQUESTS = Counter("flowchain_http_requests_total", "Requests answered by the API", ["method", "route", "status"])
-SECONDS = Histogram("flowchain_http_request_seconds", "Time to the last byte of an answer of the API", ["method", "route"])
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 TAGGED_BYTES = 4 << 20
 """Larger answers get no entity tag: they would have to be held in memory."""
 
@@ -137,7 +136,8 @@ class AccessLog:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             took_s = time.perf_counter() - began
-            REQUESTS.labels(scope["method"], route, str(status)).inc()
-            SECONDS.labels(scope["method"], route).observe(took_s)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            HTTP_REQUESTS.labels(method, route, str(status)).inc()
+            HTTP_SECONDS.labels(method, route).observe(took_s)
             who = scope.get("state", {}).get("principal")
             log.debug("answered", method=scope["method"], path=scope["path"], status=status, seconds=round(took_s, 4), principal=who)
