@@ -7,6 +7,7 @@ A topic only hands on what it lacks: from it on the share alone counts. A path n
 It is a rule of thumb with the right order; calibration is a stage of its own.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from math import sqrt
 
@@ -50,9 +51,33 @@ def blast_radius(
 
 
 def spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, Place]:
-    """Return the most probable path to each component and topic."""
+    """Return the most probable path to each component and topic that suffers when the suspect is ill."""
+
+    def victims(name: str) -> Iterator[Next]:
+        for victim, edge in graph.hurt_by(name):
+            yield victim, _chance(graph, name, victim, edge), edge.latency_us
+
+    return best_paths(suspect, victims, settings)
+
+
+def causes(victim: str, graph: Graph, settings: ImpactSettings) -> dict[str, Place]:
+    """Return the most probable path to each component and topic by whose illness the victim suffers; paths begin at the victim."""
+
+    def sources(name: str) -> Iterator[Next]:
+        for cause, edge in graph.hurting(name):
+            yield cause, _chance(graph, cause, name, edge), edge.latency_us
+
+    return best_paths(victim, sources, settings)
+
+
+Next = tuple[str, float, float]
+"""(node, chance that a fault gets over the edge to it, latency of the edge in µs)"""
+
+
+def best_paths(start: str, ahead: Callable[[str], Iterable[Next]], settings: ImpactSettings) -> dict[str, Place]:
+    """Return the most probable path to each node: Dijkstra on -ln p."""
     done: dict[str, Place] = {}
-    todo: list[tuple[float, str, float, tuple[str, ...]]] = [(-1.0, suspect, 0.0, (suspect,))]
+    todo: list[tuple[float, str, float, tuple[str, ...]]] = [(-1.0, start, 0.0, (start,))]
     while todo:
         minus, name, delay, path = heappop(todo)
         if name in done:
@@ -60,15 +85,18 @@ def spread(suspect: str, graph: Graph, settings: ImpactSettings) -> dict[str, Pl
         done[name] = Place(-minus, delay, path)
         if hops(path) >= settings.blast_hops:
             continue
-        for victim, edge in graph.hurt_by(name):
-            over = 1.0 if is_topic(name) else SPREAD
-            probability = -minus * over * sqrt(share(graph, victim, edge))
-            if victim not in done and probability >= settings.min_hurt_probability:
-                heappush(todo, (-probability, victim, delay + edge.latency_us, (*path, victim)))
+        for following, chance, latency_us in ahead(name):
+            probability = -minus * chance
+            if following not in done and probability >= settings.min_hurt_probability:
+                heappush(todo, (-probability, following, delay + latency_us, (*path, following)))
     return done
 
 
-def share(graph: Graph, victim: str, edge: Edge) -> float:
+def _chance(graph: Graph, cause: str, victim: str, edge: Edge) -> float:
+    return (1.0 if is_topic(cause) else SPREAD) * sqrt(_share(graph, victim, edge))
+
+
+def _share(graph: Graph, victim: str, edge: Edge) -> float:
     """Return how much of the victim's work goes over an edge, against its busiest edge."""
     if not edge.count:
         return DECLARED_SHARE
