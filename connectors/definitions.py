@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import msgspec
 import orjson
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer
 from pydantic import ValidationError
 
 from connectors.follow import Follower
-from connectors.log import TIMEOUT_S, read_topic
+from connectors.log import read_topic
+from connectors.producers import publish
 from connectors.settings import Settings
 from connectors.telemetry import LIMIT_REACHED
 from schemas.definitions import ChainDefinition
@@ -26,15 +26,8 @@ def key_of(tenant: str, name: str, effective_from_us: int) -> bytes:
 
 def publish_definitions(settings: Settings, definitions: Iterable[ChainDefinition]) -> int:
     """Publish definitions past the registry; return how many. Raises KafkaException when the brokers do not take one."""
-    producer = Producer({**settings.kafka(), "enable.idempotence": True})
-    count = 0
-    for definition in definitions:
-        key = key_of(definition.tenant or "", definition.name, definition.effective_from_unix_us)
-        producer.produce(settings.topic(DEFINITIONS.name), definition.encode(), key)
-        count += 1
-    if producer.flush(TIMEOUT_S):
-        raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "the brokers did not take the definitions"))
-    return count
+    versions = ((key_of(x.tenant or "", x.name, x.effective_from_unix_us), x.encode()) for x in definitions)
+    return publish(settings, DEFINITIONS, versions)
 
 
 def read_definitions(settings: Settings) -> list[ChainDefinition]:

@@ -1,14 +1,15 @@
 """Transactional producers: everything between two commits is published together, or not at all."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from connectors.settings import Settings
+from schemas.topics import Topic
 
 log = structlog.get_logger("producer")
 
@@ -36,6 +37,18 @@ def transactional_producer(settings: Settings, transactional_id: str, **config: 
     )
     producer.init_transactions(TIMEOUT_S)
     return producer
+
+
+def publish(settings: Settings, topic: Topic, records: Iterable[tuple[bytes, bytes]]) -> int:
+    """Publish (key, value) records, without a transaction; return how many. Raises KafkaException when the brokers do not take one."""
+    producer = Producer({**settings.kafka(), "enable.idempotence": True})
+    count = 0
+    for key, value in records:
+        producer.produce(settings.topic(topic.name), value, key)
+        count += 1
+    if producer.flush(TIMEOUT_S):
+        raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, f"the brokers did not take all records of {topic.name}"))
+    return count
 
 
 class Transactions:

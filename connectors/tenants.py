@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable
 
-from confluent_kafka import KafkaError, KafkaException, Producer
-
 from connectors.follow import Follower
-from connectors.log import TIMEOUT_S
+from connectors.producers import publish
 from connectors.settings import Settings
 from connectors.telemetry import LIMIT_REACHED
 from schemas.tenants import TIERS, Tenant
@@ -14,15 +12,8 @@ from streams.tenants import TenantBook
 
 
 def publish_tenants(settings: Settings, tenants: Iterable[Tenant]) -> int:
-    """Publish tenants; return how many. Raises KafkaException when the brokers do not take one."""
-    producer = Producer({**settings.kafka(), "enable.idempotence": True})
-    count = 0
-    for tenant in tenants:
-        producer.produce(settings.topic(TENANTS.name), tenant.encode(), tenant.tenant)
-        count += 1
-    if producer.flush(TIMEOUT_S):
-        raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT, "the brokers did not take the tenants"))
-    return count
+    """Publish tenants past the registry; return how many. Raises KafkaException when the brokers do not take one."""
+    return publish(settings, TENANTS, ((tenant.tenant.encode(), tenant.encode()) for tenant in tenants))
 
 
 def tenant_book(settings: Settings) -> TenantBook:

@@ -15,9 +15,7 @@ Act = Callable[[psycopg.Connection[dict[str, Any]]], BaseModel | None]
 REPLAYED = "Idempotency-Replayed"
 
 
-def once(
-    scope: Scope, key: str | None, fingerprint: bytes, act: Act, *, status: int = 200, headers: Callable[[Any], dict[str, str]] | None = None
-) -> Response:
+def once(scope: Scope, key: str | None, fingerprint: bytes, act: Act, *, status: int = 200) -> Response:
     """Do a write inside a transaction of the scope and answer with what it returns (None: 204).
 
     With a key that was used before the answer of then comes again; raises Refused (422) when it was another request's.
@@ -27,18 +25,12 @@ def once(
         if key is not None and (before := _before(connection, scope, key, fingerprint)):
             return before
         result = act(connection)
-        response = _response(result, status, headers(result) if headers else {})
+        response = Response(status_code=204) if result is None else Response(result.model_dump_json(), status, media_type="application/json")
         if key is not None:
             held = {name: value for name, value in response.headers.items() if name not in ("content-length", "content-type")}
             row = [scope.tenant, scope.principal.id, key, fingerprint, response.status_code, Jsonb(held), bytes(response.body)]
             connection.execute(_KEEP, row)
     return response
-
-
-def _response(result: BaseModel | None, status: int, headers: dict[str, str]) -> Response:
-    if result is None:
-        return Response(status_code=204, headers=headers)
-    return Response(result.model_dump_json(), status, headers, "application/json")
 
 
 def _before(connection: psycopg.Connection[dict[str, Any]], scope: Scope, key: str, fingerprint: bytes) -> Response | None:

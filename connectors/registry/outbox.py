@@ -8,11 +8,12 @@ its connection and still runs is fenced by the transactional id of the next: wha
 
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from connectors.database import EVERY_TENANT, Database
 from connectors.log import TIMEOUT_S, offsets_held, reader
+from connectors.producers import transactional_producer
 from connectors.settings import Settings
 
 BATCH = 1_000
@@ -45,14 +46,13 @@ def _relay(settings: Settings, database: Database) -> int:
 
 def _publish(settings: Settings, records: list[tuple[str, bytes, bytes | None]]) -> None:
     """Publish records in one transaction, in their order, and wait until they can be read."""
-    producer = Producer({**settings.kafka(), "transactional.id": settings.group("registry"), "enable.idempotence": True})
+    producer = transactional_producer(settings, settings.group("registry"))
     last: dict[tuple[str, int], int] = {}
 
     def delivered(error: KafkaError | None, message: Message) -> None:
         if error is None:  # else the commit fails
             last[message.topic() or "", message.partition() or 0] = message.offset() or 0
 
-    producer.init_transactions(TIMEOUT_S)
     producer.begin_transaction()
     for topic, key, value in records:
         producer.produce(settings.topic(topic), value, key, on_delivery=delivered)

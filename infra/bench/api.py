@@ -10,15 +10,13 @@ import psycopg
 from psycopg import sql
 
 from connectors.clickhouse import client
-from connectors.database import EVERY_TENANT, Database
 from connectors.http.clickhouse import text_of
-from connectors.keys import create_key
 from connectors.settings import Settings
 from infra.bench.figures import spread
 from infra.bench.loading import Tell
 from infra.bench.machine import machine
-from infra.bench.processes import BenchError, python, until
-from infra.supervisor import free_port, is_ready
+from infra.bench.processes import BenchError
+from infra.bench.serving import served
 
 TENANT, CHAINS, STEPS_PER_EXECUTION = "acme", 40, 9
 SPAN_S = 7 * 86_400
@@ -58,17 +56,12 @@ def fill(settings: Settings, rows: int, tell: Tell) -> tuple[int, int]:
 def measure(settings: Settings, home: Path, rows: int, requests: int, tell: Tell) -> dict[str, Any]:
     """Return quantiles of the times of analysis and of status look-ups, in ms, and the bare queries' beside them."""
     start_us, end_us = fill(settings, rows, tell)
-    database = Database(settings)
-    with database.session(EVERY_TENANT, "bench") as connection:
-        key, _ = create_key(connection, TENANT, "bench", "viewer", "bench")
-    database.close()
-    port = free_port()
-    environment = settings.environment("bootstrap_servers", "postgres_dsn", "clickhouse_dsn") | {"FLOWCHAIN_API_PORT": str(port), "FLOWCHAIN_LOG_LEVEL": "warning"}
-    with python("infra.cli", "worker", "api", log=home / "api.log", environment=environment):
-        until(lambda: is_ready(port), f"the API was not ready; its log is {home / 'api.log'}")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
-            analysis = {name: _asked(http, path, requests, tell, name) for name, path in _analysis(start_us, end_us).items()}
-            status = {name: _asked(http, path, requests, tell, name) for name, path in STATUS.items()}
+    with (
+        served(settings, home, TENANT) as (port, key),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=60) as http,
+    ):
+        analysis = {name: _asked(http, path, requests, tell, name) for name, path in _analysis(start_us, end_us).items()}
+        status = {name: _asked(http, path, requests, tell, name) for name, path in STATUS.items()}
     bare = {name: _bare(settings, name, start_us, end_us, max(5, requests // 5), tell) for name in QUERIES}
     for name, found in bare.items():
         analysis[name] |= {"bare_p50_ms": found["p50"], "ratio_p50": round(analysis[name]["p50"] / max(found["p50"], 0.001), 2)}

@@ -17,14 +17,12 @@ from typing import Any
 from confluent_kafka import Consumer, Producer
 from websockets.asyncio.client import connect
 
-from connectors.database import EVERY_TENANT, Database
-from connectors.keys import create_key
 from connectors.settings import Settings
 from infra.bench.figures import spread
 from infra.bench.loading import Tell
 from infra.bench.machine import machine
 from infra.bench.processes import BenchError, python, tail, until
-from infra.supervisor import free_port, is_ready
+from infra.bench.serving import served
 from schemas.analysis import Alert
 from schemas.topics import ALERTS
 
@@ -35,15 +33,7 @@ OPENING = 100
 
 def measure(settings: Settings, home: Path, clients: int, alerts: int, slow: int, tell: Tell) -> dict[str, Any]:
     """Return quantiles, in ms, of delivery to every client, to the last client of each alert, and to a bare consumer."""
-    database = Database(settings)
-    with database.session(EVERY_TENANT, "bench") as connection:
-        key, _ = create_key(connection, TENANT, "bench", "viewer", "bench")
-    database.close()
-    port = free_port()
-    environment = settings.environment("bootstrap_servers", "postgres_dsn", "clickhouse_dsn") | {"FLOWCHAIN_API_PORT": str(port), "FLOWCHAIN_LOG_LEVEL": "warning"}
-    log = home / "api.log"
-    with python("infra.cli", "worker", "api", log=log, environment=environment), ExitStack() as stack:
-        until(lambda: is_ready(port), f"the API was not ready; its log is {log}")
+    with served(settings, home, TENANT) as (port, key), ExitStack() as stack:
         stuck = [stack.enter_context(_stuck(port, key)) for _ in range(slow)]
         results = [home / f"clients-{number}.json" for number in range(PROCESSES)]
         for number, result in enumerate(results):
@@ -51,7 +41,7 @@ def measure(settings: Settings, home: Path, clients: int, alerts: int, slow: int
             stack.enter_context(
                 python("infra.bench.websocket", str(port), key, str(count), str(alerts), str(result), log=home / f"clients-{number}.log")
             )
-        until(lambda: all(path.with_suffix(".ready").exists() for path in results), f"not all clients could connect: {tail(log)}")
+        until(lambda: all(path.with_suffix(".ready").exists() for path in results), f"not all clients could connect: {tail(home / 'api.log')}")
         sent, bare = _publish(settings, alerts, tell)
         until(lambda: all(path.exists() for path in results), "not every client got every alert")
     heard = [x for path in results for x in json.loads(path.read_text())]

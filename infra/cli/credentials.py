@@ -1,9 +1,6 @@
 """`flowchain credentials`: stored encrypted, never shown."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from getpass import getuser
 from typing import Annotated
 
 import typer
@@ -11,16 +8,15 @@ from pydantic import SecretStr
 from rich.table import Column, Table
 
 from connectors.credentials import (
-    Session,
     Vault,
     delete_credential,
     list_credentials,
     rotate_credentials,
     store_credential,
 )
-from connectors.database import EVERY_TENANT, Database
+from connectors.database import EVERY_TENANT
 from infra.cli.common import CommandError, Json, console, load_settings, print_json
-from infra.preparing import reaching_postgres
+from infra.cli.database import actor, session_of
 
 commands = typer.Typer(help="Credentials of flows: stored encrypted, never shown.", no_args_is_help=True)
 Flow = Annotated[str, typer.Argument(help="flow that uses it")]
@@ -33,21 +29,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="credentials")
 
 
-@contextmanager
-def _session(tenant: str) -> Iterator[Session]:
-    database = Database(load_settings())
-    try:
-        with reaching_postgres(), database.session(tenant, actor()) as session:
-            yield session
-    finally:
-        database.close()
-
-
-def actor() -> str:
-    """Return who stands in the audit trail for a command."""
-    return f"cli:{getuser()}"
-
-
 @commands.command("set")
 def set_(
     flow: Flow, name: Name, tenant: Tenant = "default", description: Annotated[str | None, typer.Option(help="for people")] = None
@@ -58,7 +39,7 @@ def set_(
     """
     vault = Vault(load_settings().credential_keys)
     value = SecretStr(typer.prompt("value", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().removesuffix("\n"))
-    with _session(tenant) as session:
+    with session_of(tenant) as session:
         store_credential(session, vault, tenant, flow, name, value, actor=actor(), description=description)
     console.print(f"stored {name} of {flow}")
 
@@ -69,7 +50,7 @@ def list_(tenant: Tenant = "default", as_json: Json = False) -> None:
 
     Example: `flowchain credentials list --tenant acme`
     """
-    with _session(tenant) as session:
+    with session_of(tenant) as session:
         found = list_credentials(session)
     if as_json:
         print_json(found)
@@ -86,7 +67,7 @@ def delete(flow: Flow, name: Name, tenant: Tenant = "default") -> None:
 
     Example: `flowchain credentials delete order_to_cash bank-api --tenant acme`
     """
-    with _session(tenant) as session:
+    with session_of(tenant) as session:
         if not delete_credential(session, tenant, flow, name):
             raise CommandError(f"{tenant} has no credential {name} of {flow}")
     console.print(f"deleted {name} of {flow}")
@@ -99,7 +80,7 @@ def rotate(as_json: Json = False) -> None:
     Example: `FLOWCHAIN_CREDENTIAL_KEYS=<new>,<old> flowchain credentials rotate`
     """
     vault = Vault(load_settings().credential_keys)
-    with _session(EVERY_TENANT) as session:
+    with session_of(EVERY_TENANT) as session:
         rotated = rotate_credentials(session, vault)
     if as_json:
         print_json({"rotated": rotated, "key": vault.key_id})

@@ -1,19 +1,16 @@
 """`flowchain keys`: keys of the API. The first one is made here; whoever has it can make others over the API."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
-import psycopg
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from connectors.database import EVERY_TENANT, Database
+from connectors.database import EVERY_TENANT
 from connectors.keys import Role, create_key, revoke_key
-from infra.cli.common import CommandError, Json, console, load_settings, print_json
-from infra.preparing import Unreachable
+from infra.cli.common import CommandError, Json, console, print_json
+from infra.cli.database import actor, session_of
 
 commands = typer.Typer(help="Keys of the API.", no_args_is_help=True)
 Tenant = Annotated[str, typer.Option("--tenant", help="whose key; * is for every tenant")]
@@ -37,8 +34,8 @@ def create(
     Example: `flowchain keys create ops --role admin`
     """
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    with _everywhere() as connection:
-        key, row = create_key(connection, tenant, name, role, "cli", expires)
+    with session_of(EVERY_TENANT) as connection:
+        key, row = create_key(connection, tenant, name, role, actor(), expires)
     if as_json:
         print_json({"id": row["id"], "key": key, "tenant": tenant, "role": role})
         return
@@ -52,7 +49,7 @@ def list_(as_json: Json = False) -> None:
 
     Example: `flowchain keys list --json`
     """
-    with _everywhere() as connection:
+    with session_of(EVERY_TENANT) as connection:
         rows = connection.execute(_LIST).fetchall()
     if as_json:
         print_json(rows)
@@ -70,22 +67,10 @@ def revoke(ident: Annotated[str, typer.Argument(help="the key's id, as `flowchai
 
     Example: `flowchain keys revoke 1f0c5a3e9b7d2468`
     """
-    with _everywhere() as connection:
+    with session_of(EVERY_TENANT) as connection:
         if not revoke_key(connection, EVERY_TENANT, ident):
             raise CommandError(f"there is no valid key {ident}; `flowchain keys list` shows them")
     console.print(f"revoked {escape(ident)}")
-
-
-@contextmanager
-def _everywhere() -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    database = Database(load_settings())
-    try:
-        with database.session(EVERY_TENANT, "cli") as connection:
-            yield connection
-    except psycopg.OperationalError as error:
-        raise Unreachable("PostgreSQL cannot be used; `flowchain up` starts a local one, FLOWCHAIN_POSTGRES_DSN names another") from error
-    finally:
-        database.close()
 
 
 _LIST = """

@@ -11,6 +11,7 @@ import pytest
 from helpers_ingest import Pipeline, completed, now_us, pipeline
 from helpers_ingest import Raw as Record
 
+from connectors import producers as producers_module
 from connectors.database import Database
 from connectors.definitions import DefinitionReader, read_definitions
 from connectors.migrate import migrate_postgres
@@ -250,12 +251,12 @@ def test_nothing_of_a_relay_that_was_overtaken_is_read(world: World, monkeypatch
     class Stopped(Exception):
         pass
 
-    class Halting(outbox_module.Producer):  # type: ignore[misc]
+    class Halting(producers_module.Producer):  # type: ignore[misc]
         def commit_transaction(self, *given: Any) -> None:
             producers.append(self)
             raise Stopped
 
-    monkeypatch.setattr(outbox_module, "Producer", Halting)
+    monkeypatch.setattr(producers_module, "Producer", Halting)
     with pytest.raises(Stopped):
         world.relay()
     monkeypatch.undo()

@@ -32,6 +32,11 @@ _decode_batch = msgspec.json.Decoder(_Batch).decode
 _decode_name = msgspec.json.Decoder(_Name).decode
 
 
+def records_of(batch: bytes) -> list[bytes]:
+    """Return the executions of a trace batch as records."""
+    return [bytes(raw) for raw in _decode_batch(batch).executions]
+
+
 class LiveExecutions:
     """Open executions, and the last ones that ended; written by the feed's thread, read by any.
 
@@ -66,7 +71,7 @@ class LiveExecutions:
 
     def ended(self, batch: bytes) -> list[bytes]:
         """Take a trace batch; return its executions as records."""
-        found = [bytes(raw) for raw in _decode_batch(batch).executions]
+        found = records_of(batch)
         for record in found:
             name = _decode_name(record)
             self._ended[name.tenant, name.execution] = record
@@ -85,10 +90,6 @@ class LiveExecutions:
         """Yield the open executions of a tenant, by id."""
         for _, (_, record) in sorted(dict(self._open.get(tenant, {})).items()):
             yield decode(record)
-
-    def count(self, tenant: str) -> int:
-        """Return how many executions of a tenant are open."""
-        return len(self._open.get(tenant, {}))
 
     def progress(self, execution: Execution, typical_us: int | None) -> Progress:
         """Return how far an execution is, at the event time that its partition has reached."""

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pydantic import ValidationError
 
 from connectors.definitions import put_in_force
-from connectors.http.live.executions import LiveExecutions
+from connectors.http.live.executions import LiveExecutions, records_of
 from connectors.http.live.frames import STREAMS, Frame, Position, Stream, frame
 from connectors.http.live.hub import Hub
 from connectors.log import TIMEOUT_S, offsets_held, read_range, reader
@@ -169,11 +169,5 @@ def catch_up(settings: Settings, stream: Stream, after: Position, before: Positi
         for message in read_range(settings, settings.topic(stream.topic.name), partition, start, stop):
             value = message.value()
             if value is not None:
-                yield from frames_of(stream, partition, message.offset() or 0, split(stream, value), position)
-
-
-def split(stream: Stream, value: bytes) -> list[bytes]:
-    """Return the records of a message: a trace batch holds several."""
-    if stream.topic is not topics.TRACES:
-        return [value]
-    return LiveExecutions(RuleBook(), 0).ended(value)
+                records = records_of(value) if stream.topic is topics.TRACES else [value]
+                yield from frames_of(stream, partition, message.offset() or 0, records, position)
