@@ -47,6 +47,11 @@ class Paging:
             raise Refused(422, "query.cursor: not a cursor of this list", errors=[FieldProblem(field="query.cursor", reason="not a cursor of this list")])
         return tuple(key)
 
+    def behind(self) -> dict[str, Any]:
+        """Return `after_us` and `after_id` of a list by time and id; `after_us` is None on the first page."""
+        after_us, after_id = self.after(int, str) or (None, "")
+        return {"after_us": after_us, "after_id": after_id}
+
     def page(self, rows: Sequence[R], key: Callable[[R], Sequence[Any]], item: Callable[[R], T]) -> Page[T]:
         """Return the page of rows that were asked for with one more than `limit`."""
         some = rows[: self.limit]

@@ -6,21 +6,20 @@ from typing import Annotated, Any, Literal
 
 import orjson
 import psycopg
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from connectors.http import times
 from connectors.http.idempotency import once
 from connectors.http.paging import Page, Paged
+from connectors.http.parameters import IdInPath
 from connectors.http.problems import COMMON, not_found
 from connectors.http.scope import Actor, Fingerprint, IdempotencyKey, Reader
 from schemas.analysis import Alert, Severity
 from schemas.base import WITHOUT_CONTROLS, OptionalName
 
 router = APIRouter(prefix="/v1", tags=["alerts"], responses=COMMON)
-AlertId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS)]
-SilenceId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS)]
 Note = Annotated[str, Field(max_length=2048, pattern=r"^[^\x00]*$")]
 Connection = psycopg.Connection[dict[str, Any]]
 
@@ -97,36 +96,35 @@ def list_alerts(
     over: Annotated[bool | None, Query(description="only those that are over, or only those that are not")] = None,
 ) -> Page[AlertState]:  # fmt: skip
     """Return the newest revision of alerts, the latest first."""
-    after = page.after(int, str)
     rows = scope.rows(
         _LIST, tenant=scope.tenant, since=stretch.since, until=stretch.until, status=status or "", severity=severity or "", over=over,
-        component=component, id="", after_us=after[0] if after else None, after_id=after[1] if after else "", limit=page.limit + 1,
+        component=component, id="", **page.behind(), limit=page.limit + 1,
     )  # fmt: skip
     return page.page(rows, lambda row: (times.unix_us(row["opened_at"]), row["id"]), _state)
 
 
 @router.get("/alerts/{alert}", summary="Show an alert")
-def show_alert(scope: Reader, alert: AlertId) -> AlertState:
+def show_alert(scope: Reader, alert: IdInPath) -> AlertState:
     """Return the newest revision of an alert and everything that people did about it."""
     with scope.database() as connection:
         return _find(connection, scope.tenant, alert)
 
 
 @router.post("/alerts/{alert}/acknowledge", summary="Take an alert on", response_model=AlertState)
-def acknowledge(scope: Actor, alert: AlertId, fingerprint: Fingerprint, body: NoteIn | None = None, idempotency_key: IdempotencyKey = None) -> Response:
+def acknowledge(scope: Actor, alert: IdInPath, fingerprint: Fingerprint, body: NoteIn | None = None, idempotency_key: IdempotencyKey = None) -> Response:
     """Note that somebody looks after an alert."""
     note = body.note if body else ""
     return once(scope, idempotency_key, fingerprint, lambda c: _act(c, scope.tenant, alert, "acknowledge", None, note, scope.principal.id))
 
 
 @router.delete("/alerts/{alert}/acknowledge", summary="Give an alert back", response_model=AlertState)
-def unacknowledge(scope: Actor, alert: AlertId, fingerprint: Fingerprint, idempotency_key: IdempotencyKey = None) -> Response:
+def unacknowledge(scope: Actor, alert: IdInPath, fingerprint: Fingerprint, idempotency_key: IdempotencyKey = None) -> Response:
     """Note that nobody looks after an alert any more."""
     return once(scope, idempotency_key, fingerprint, lambda c: _act(c, scope.tenant, alert, "unacknowledge", None, "", scope.principal.id))
 
 
 @router.post("/alerts/{alert}/feedback", summary="Judge an alert", response_model=AlertState)
-def judge(scope: Actor, alert: AlertId, body: Feedback, fingerprint: Fingerprint, idempotency_key: IdempotencyKey = None) -> Response:
+def judge(scope: Actor, alert: IdInPath, body: Feedback, fingerprint: Fingerprint, idempotency_key: IdempotencyKey = None) -> Response:
     """Note whether an alert and its cause were right."""
     return once(
         scope, idempotency_key, fingerprint, lambda c: _act(c, scope.tenant, alert, "feedback", body.verdict, body.note, scope.principal.id)
@@ -136,9 +134,8 @@ def judge(scope: Actor, alert: AlertId, body: Feedback, fingerprint: Fingerprint
 @router.get("/silences", summary="List silences")
 def list_silences(scope: Reader, page: Paged, ended: Annotated[bool, Query(description="also those that are over")] = False) -> Page[Silence]:
     """Return silences by their end, the last one first."""
-    after = page.after(int, str)
     rows = scope.rows(
-        _SILENCES, tenant=scope.tenant, ended=ended, after_us=after[0] if after else None, after_id=after[1] if after else "", limit=page.limit + 1
+        _SILENCES, tenant=scope.tenant, ended=ended, **page.behind(), limit=page.limit + 1
     )
     return page.page(rows, lambda row: (times.unix_us(row["ends_at"]), row["id"]), _silence)
 
@@ -158,7 +155,7 @@ def create_silence(scope: Actor, body: SilenceIn, fingerprint: Fingerprint, idem
 
 
 @router.delete("/silences/{silence}", status_code=204, summary="End a silence", response_class=Response)
-def end_silence(scope: Actor, silence: SilenceId) -> None:
+def end_silence(scope: Actor, silence: IdInPath) -> None:
     """End a silence now; one that has not begun is removed."""
     with scope.database() as connection:
         ended = "UPDATE silences SET ends_at = now() WHERE tenant = %s AND id = %s AND starts_at < now() AND ends_at > now()"

@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from connectors.http import times
 from connectors.http.paging import Page, Paged
-from connectors.http.routes.executions import ExecutionSummary, stored_summary
+from connectors.http.parameters import Named, NameInPath
+from connectors.http.routes.executions import ExecutionSummary, list_executions
 from connectors.http.scope import Reader
 from schemas.base import WITHOUT_CONTROLS
 
 router = APIRouter(prefix="/v1", tags=["business"])
 Most = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
-UserId = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
 
 
 class ChainUse(BaseModel):
@@ -105,7 +105,7 @@ def chain_trends(
 
 @router.get("/business/failing-steps", summary="Which steps fail most often for which user tiers?")
 def failing_steps(
-    scope: Reader, stretch: times.Month, limit: Most = 100, tier: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)] = ""
+    scope: Reader, stretch: times.Month, limit: Most = 100, tier: Named = ""
 ) -> list[FailingStep]:
     """Return steps by failures, per tier."""
     rows = scope.select("failing_steps", since_us=stretch.since_us, until_us=stretch.until_us, tier=tier, limit=limit)
@@ -121,7 +121,7 @@ def resource_use(scope: Reader, stretch: times.Month, limit: Most = 100) -> list
 @router.get("/business/slowest-runs", summary="The slowest runs of a chain's steps")
 def slowest_runs(
     scope: Reader, stretch: times.Month, chain: Annotated[str, Query(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)],
-    step: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)] = "", limit: Most = 20,
+    step: Named = "", limit: Most = 20,
 ) -> list[SlowRun]:  # fmt: skip
     """Return runs of steps by their duration, the longest first."""
     rows = scope.select("slow_steps", since_us=stretch.since_us, until_us=stretch.until_us, chain=chain, step=step, limit=limit)
@@ -136,26 +136,13 @@ def _slow_run(row: dict[str, Any]) -> SlowRun:
 
 
 @router.get("/users/{user}/metrics", summary="What a user has run")
-def user_metrics(scope: Reader, user: UserId) -> UserMetrics:
+def user_metrics(scope: Reader, user: NameInPath) -> UserMetrics:
     """Return a user's totals; a user without executions has none, and that is no error."""
     row = scope.rows("SELECT * FROM user_chain_metrics(%(tenant)s, %(user)s)", tenant=scope.tenant, user=user)[0]
     return UserMetrics(user=user, **row)
 
 
 @router.get("/users/{user}/executions", summary="A user's executions")
-def user_executions(scope: Reader, user: UserId, page: Paged, stretch: times.Month) -> Page[ExecutionSummary]:
+def user_executions(scope: Reader, user: NameInPath, page: Paged, stretch: times.Month) -> Page[ExecutionSummary]:
     """Return the executions of a user that have ended, the newest first."""
-    after = page.after(int, str)
-    rows = scope.rows(
-        _HISTORY, tenant=scope.tenant, user=user, since=stretch.since, until=stretch.until, after_us=after[0] if after else None,
-        after_id=after[1] if after else "", limit=page.limit + 1,
-    )  # fmt: skip
-    return page.page(rows, lambda row: (times.unix_us(row["started_at"]), row["execution"]), stored_summary)
-
-
-_HISTORY = """
-SELECT * FROM flow_executions
-WHERE tenant = %(tenant)s AND user_id = %(user)s AND user_id <> '' AND started_at >= %(since)s AND started_at < %(until)s
-    AND started_on >= (%(since)s AT TIME ZONE 'UTC')::date AND started_on <= (%(until)s AT TIME ZONE 'UTC')::date
-    AND (%(after_us)s::bigint IS NULL OR (started_at, execution) < (to_timestamp(%(after_us)s::numeric / 1000000), %(after_id)s))
-ORDER BY started_at DESC, execution DESC LIMIT %(limit)s"""
+    return list_executions(scope, page, stretch, user=user)

@@ -1,22 +1,20 @@
 """Components and their dependencies: who there is, who depends on whom, and what one's trouble would do."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from connectors.http import times
+from connectors.http.parameters import Named, NameInPath
 from connectors.http.problems import not_found
 from connectors.http.routes.health import Metrics, metrics
 from connectors.http.scope import Reader, Scope
-from schemas.base import WITHOUT_CONTROLS
 from schemas.internal import EdgeDelta
 from streams.graph import Graph, GraphSettings
 from streams.impact.reach import Reached, downstream, upstream
 
 router = APIRouter(prefix="/v1", tags=["components"])
-Component = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
-Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
 MAX_EDGES = 5_000
 
 
@@ -72,7 +70,7 @@ def list_components(scope: Reader) -> list[str]:
 
 
 @router.get("/components/{component}", summary="Show a component")
-def show_component(scope: Reader, component: Component) -> ComponentHealth:
+def show_component(scope: Reader, component: NameInPath) -> ComponentHealth:
     """Return the newest windows of a component and of its steps."""
     query = "SELECT * FROM flow_metrics WHERE tenant = %(tenant)s AND component = %(component)s ORDER BY kind, chain, step LIMIT 5000"
     found = [metrics(row) for row in scope.rows(query, tenant=scope.tenant, component=component)]
@@ -83,7 +81,7 @@ def show_component(scope: Reader, component: Component) -> ComponentHealth:
 
 
 @router.get("/components/{component}/impact", summary="What a component's trouble would do")
-def show_impact(scope: Reader, component: Component, stretch: times.Day) -> Impact:
+def show_impact(scope: Reader, component: NameInPath, stretch: times.Day) -> Impact:
     """Return whom the component's trouble would hurt and whose trouble would hurt it, by what was observed."""
     rows = _edges(scope, stretch, "")
     graph = graph_of(scope.tenant, rows)

@@ -2,19 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from connectors.credentials import MAX_CHARACTERS, Vault, delete_credential, list_credentials, store_credential
 from connectors.http import times
+from connectors.http.parameters import NameInPath
 from connectors.http.problems import COMMON, not_found
 from connectors.http.scope import Administrator
-from schemas.base import WITHOUT_CONTROLS
 
 router = APIRouter(prefix="/v1/flows/{flow}/credentials", tags=["flows"], responses=COMMON)
-FlowName = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
-CredentialName = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
 
 
 class CredentialIn(BaseModel):
@@ -40,14 +38,14 @@ class Credential(BaseModel):
 
 
 @router.get("", summary="List a flow's credentials")
-def list_(scope: Administrator, flow: FlowName) -> list[Credential]:
+def list_(scope: Administrator, flow: NameInPath) -> list[Credential]:
     """Return what is known of the credentials, without their values."""
     with scope.database() as connection:
         return [_credential(row) for row in list_credentials(connection, flow)]
 
 
 @router.put("/{name}", status_code=204, summary="Store a credential", response_class=Response)
-def put(scope: Administrator, flow: FlowName, name: CredentialName, body: CredentialIn) -> None:
+def put(scope: Administrator, flow: NameInPath, name: NameInPath, body: CredentialIn) -> None:
     """Store a credential or a new value of it; doing it again changes nothing."""
     vault = Vault(scope.services.settings.credential_keys)
     with scope.database() as connection:
@@ -57,7 +55,7 @@ def put(scope: Administrator, flow: FlowName, name: CredentialName, body: Creden
 
 
 @router.delete("/{name}", status_code=204, summary="Delete a credential", response_class=Response)
-def delete(scope: Administrator, flow: FlowName, name: CredentialName) -> None:
+def delete(scope: Administrator, flow: NameInPath, name: NameInPath) -> None:
     """Forget a credential."""
     with scope.database() as connection:
         if not delete_credential(connection, scope.tenant, flow, name):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from connectors.http import times
 from connectors.http.paging import Page, Paged
+from connectors.http.parameters import Named
 from connectors.http.problems import not_found
 from connectors.http.scope import Reader, Scope
 from schemas.base import WITHOUT_CONTROLS
@@ -17,7 +18,6 @@ from streams.diagram import diagram, mermaid, svg
 router = APIRouter(prefix="/v1", tags=["executions"])
 Status = Literal["open", "completed", "failed", "incomplete", "abandoned"]
 ExecutionId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS, description="execution id as the services named it")]
-Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
 
 
 class ExecutionSummary(BaseModel):
@@ -113,10 +113,9 @@ def list_executions(
     scope: Reader, page: Paged, stretch: times.Day, chain: Named = "", user: Named = "", status: Annotated[Status | None, Query()] = None
 ) -> Page[ExecutionSummary]:
     """Return executions by their beginning, the newest first."""
-    after = page.after(int, str)
     rows = scope.rows(
         _LIST, tenant=scope.tenant, since=stretch.since, until=stretch.until, chain=chain, user=user, status=status or "",
-        after_us=after[0] if after else None, after_id=after[1] if after else "", limit=page.limit + 1,
+        **page.behind(), limit=page.limit + 1,
     )  # fmt: skip
     return page.page(rows, lambda row: (times.unix_us(row["started_at"]), row["execution"]), stored_summary)
 

@@ -11,6 +11,7 @@ from connectors.http import times
 from connectors.http.bodies import DEFINITION_BODY, DEFINITIONS_BODY, ManyDefinitions, OneDefinition
 from connectors.http.idempotency import once
 from connectors.http.paging import Page, Paged
+from connectors.http.parameters import Named, NameInPath
 from connectors.http.problems import COMMON, FieldProblem, Refused, not_found
 from connectors.http.routes.executions import ExecutionSummary, Status, list_executions
 from connectors.http.routes.health import Metrics, metrics
@@ -29,11 +30,9 @@ from streams.flows.kinds import export_flows, import_flows
 from streams.rules import compile_definition
 
 router = APIRouter(prefix="/v1", tags=["flows"], responses=COMMON)
-FlowName = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
 Revision = Annotated[int, Path(ge=1, le=2**31 - 1)]
 IfMatch = Annotated[str | None, Header(max_length=64, description="the revision that is to be replaced, as the ETag of the flow says it")]
 Foreign = Literal["langgraph", "ai_brain", "chain_mapping", "custom"]
-Text = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
 
 
 class FlowSummary(BaseModel):
@@ -132,7 +131,7 @@ class ChainStepUse(BaseModel):
 
 @router.get("/flows", summary="List flows")
 def list_flows(
-    scope: Reader, page: Paged, kind: Annotated[Kind | None, Query()] = None, component: Annotated[Text, Query(description="only flows with a step of it")] = ""
+    scope: Reader, page: Paged, kind: Annotated[Kind | None, Query()] = None, component: Annotated[Named, Query(description="only flows with a step of it")] = ""
 ) -> Page[FlowSummary]:
     """Return the revisions in force by name; a tenant's own flow goes before the common one of the same name."""
     after = page.after(str)
@@ -167,14 +166,14 @@ def translate_flow(
 
 
 @router.get("/components/{component}/flows", summary="Which flows use a component")
-def flows_of_component(scope: Reader, component: FlowName) -> list[ChainStepUse]:
+def flows_of_component(scope: Reader, component: NameInPath) -> list[ChainStepUse]:
     """Return the declared steps that a component runs, of flows in force."""
     rows = scope.rows(_BY_COMPONENT, tenant=scope.tenant, component=component)
     return [ChainStepUse(**row) for row in rows]
 
 
 @router.get("/flows/{flow}", summary="Show a flow")
-def show_flow(scope: Reader, flow: FlowName, response: Response) -> Flow:
+def show_flow(scope: Reader, flow: NameInPath, response: Response) -> Flow:
     """Return the revision in force; its ETag is what `If-Match` wants."""
     row = _current(scope, flow)
     response.headers["ETag"] = etag(row["revision"])
@@ -183,7 +182,7 @@ def show_flow(scope: Reader, flow: FlowName, response: Response) -> Flow:
 
 @router.put("/flows/{flow}", summary="Register a flow", response_model=Outcomes, openapi_extra=DEFINITION_BODY)
 def put_flow(
-    scope: Definer, flow: FlowName, body: OneDefinition, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
+    scope: Definer, flow: NameInPath, body: OneDefinition, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Put a definition in force; with `If-Match` only in place of that revision (else 412)."""
     if body.name != flow:
@@ -192,7 +191,7 @@ def put_flow(
 
 
 @router.delete("/flows/{flow}", summary="Delete a flow", response_model=Outcomes)
-def delete_flow(scope: Definer, flow: FlowName, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None) -> Response:
+def delete_flow(scope: Definer, flow: NameInPath, fingerprint: Fingerprint, if_match: IfMatch = None, idempotency_key: IdempotencyKey = None) -> Response:
     """Take the tenant's own flow out of force; its history stays."""
     expected = _expected(if_match)
     found = once(scope, idempotency_key, fingerprint, lambda _: Outcomes(flows=[_outcome(scope.services.registry.delete(flow, scope.tenant, scope.principal.id, expected=expected))]))
@@ -201,7 +200,7 @@ def delete_flow(scope: Definer, flow: FlowName, fingerprint: Fingerprint, if_mat
 
 
 @router.get("/flows/{flow}/revisions", summary="The history of a flow")
-def list_revisions(scope: Reader, flow: FlowName, page: Paged) -> Page[FlowSummary]:
+def list_revisions(scope: Reader, flow: NameInPath, page: Paged) -> Page[FlowSummary]:
     """Return all revisions of a flow, the latest first."""
     after = page.after(int)
     owner = _current(scope, flow, deleted=True)["tenant"]
@@ -210,20 +209,20 @@ def list_revisions(scope: Reader, flow: FlowName, page: Paged) -> Page[FlowSumma
 
 
 @router.get("/flows/{flow}/revisions/{revision}", summary="Show a revision of a flow")
-def show_revision(scope: Reader, flow: FlowName, revision: Revision) -> Flow:
+def show_revision(scope: Reader, flow: NameInPath, revision: Revision) -> Flow:
     """Return one revision of a flow."""
     return _flow(_revision(scope, flow, revision))
 
 
 @router.get("/flows/{flow}/diff", summary="What changed between two revisions")
-def show_diff(scope: Reader, flow: FlowName, old: Annotated[int, Query(ge=1, le=2**31 - 1)], new: Annotated[int, Query(ge=1, le=2**31 - 1)]) -> list[FieldChange]:
+def show_diff(scope: Reader, flow: NameInPath, old: Annotated[int, Query(ge=1, le=2**31 - 1)], new: Annotated[int, Query(ge=1, le=2**31 - 1)]) -> list[FieldChange]:
     """Return the differences from one revision to another, field by field."""
     before, after = (_definition(_revision(scope, flow, number)) for number in (old, new))
     return [FieldChange(field=x.field, old=x.old, new=x.new, breaking=x.breaking) for x in diff(before, after)]
 
 
 @router.get("/flows/{flow}/dependencies", summary="Whom a flow depends on")
-def list_dependencies(scope: Reader, flow: FlowName, provenance: Annotated[Literal["declared", "observed"] | None, Query()] = None) -> list[FlowDependency]:
+def list_dependencies(scope: Reader, flow: NameInPath, provenance: Annotated[Literal["declared", "observed"] | None, Query()] = None) -> list[FlowDependency]:
     """Return what is declared and what was observed, each with its provenance."""
     owner = _current(scope, flow)["tenant"]
     rows = scope.rows(_DEPENDENCIES, tenant=scope.tenant, owner=owner, flow=flow, provenance=provenance or "")
@@ -237,7 +236,7 @@ def list_dependencies(scope: Reader, flow: FlowName, provenance: Annotated[Liter
 
 
 @router.get("/flows/{flow}/drift", summary="Where a flow is not as it is declared")
-def show_drift(scope: Reader, flow: FlowName) -> list[DriftEntry]:
+def show_drift(scope: Reader, flow: NameInPath) -> list[DriftEntry]:
     """Return declared dependencies that were never observed, and observed ones that are not declared."""
     _current(scope, flow)
     return [_drift(difference) for _, difference in scope.services.registry.drift(scope.tenant, flow)]
@@ -245,7 +244,7 @@ def show_drift(scope: Reader, flow: FlowName) -> list[DriftEntry]:
 
 @router.get("/flows/{flow}/diagram", summary="Draw a flow", response_model=None,
             responses={200: {"content": {"application/json": {}, "text/vnd.mermaid": {}, "image/svg+xml": {}}}})  # fmt: skip
-def draw_flow(scope: Reader, flow: FlowName, form: Annotated[Literal["json", "mermaid", "svg"], Query(alias="format")] = "json") -> Response:
+def draw_flow(scope: Reader, flow: NameInPath, form: Annotated[Literal["json", "mermaid", "svg"], Query(alias="format")] = "json") -> Response:
     """Return the steps with the health of each now: as nodes and edges, as Mermaid text or as a picture."""
     rules = compile_definition(_definition(_current(scope, flow)))
     rows = scope.rows("SELECT step, error_ratio, completed + failed AS ended, violations FROM flow_metrics WHERE tenant = %(tenant)s AND kind = 'step' AND chain = %(flow)s", tenant=scope.tenant, flow=flow)
@@ -258,7 +257,7 @@ def draw_flow(scope: Reader, flow: FlowName, form: Annotated[Literal["json", "me
 
 
 @router.get("/flows/{flow}/export/{kind}", summary="Write a flow in a foreign format")
-def export_flow(scope: Reader, flow: FlowName, kind: Foreign) -> dict[str, Any]:
+def export_flow(scope: Reader, flow: NameInPath, kind: Foreign) -> dict[str, Any]:
     """Return a flow as a LangGraph, AI Brain, chain mapping or generic graph document; 422 where the format cannot hold it."""
     try:
         found: dict[str, Any] = export_flows(kind, [_definition(_current(scope, flow))])[0]
@@ -268,20 +267,20 @@ def export_flow(scope: Reader, flow: FlowName, kind: Foreign) -> dict[str, Any]:
 
 
 @router.get("/flows/{flow}/executions", summary="A flow's executions")
-def flow_executions(scope: Reader, flow: FlowName, page: Paged, stretch: times.Day, status: Annotated[Status | None, Query()] = None) -> Page[ExecutionSummary]:
+def flow_executions(scope: Reader, flow: NameInPath, page: Paged, stretch: times.Day, status: Annotated[Status | None, Query()] = None) -> Page[ExecutionSummary]:
     """Return the flow's executions that have ended, the newest first."""
     return list_executions(scope, page, stretch, chain=flow, status=status)
 
 
 @router.get("/flows/{flow}/metrics", summary="A flow's newest windows")
-def flow_metrics(scope: Reader, flow: FlowName) -> list[Metrics]:
+def flow_metrics(scope: Reader, flow: NameInPath) -> list[Metrics]:
     """Return the newest window of the flow and of each of its steps."""
     query = "SELECT * FROM flow_metrics WHERE tenant = %(tenant)s AND chain = %(flow)s ORDER BY kind, step, component LIMIT 5000"
     return [metrics(row) for row in scope.rows(query, tenant=scope.tenant, flow=flow)]
 
 
 @router.get("/flows/{flow}/audit", summary="Who changed a flow")
-def flow_audit(scope: Administrator, flow: FlowName, page: Paged, stretch: times.Month) -> Page[AuditEntry]:
+def flow_audit(scope: Administrator, flow: NameInPath, page: Paged, stretch: times.Month) -> Page[AuditEntry]:
     """Return what was done to a flow, the latest first."""
     after = page.after(int)
     rows = scope.rows(

@@ -7,13 +7,12 @@ from pydantic import BaseModel, Field
 
 from connectors.http import times
 from connectors.http.paging import Page, Paged
+from connectors.http.parameters import Named
 from connectors.http.scope import Reader
 from schemas.analysis import FeatureContribution
-from schemas.base import WITHOUT_CONTROLS
 
 router = APIRouter(prefix="/v1", tags=["health"])
 Kind = Literal["step", "chain", "component"]
-Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
 
 
 class ChainHealth(BaseModel):

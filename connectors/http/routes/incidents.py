@@ -3,18 +3,18 @@
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from connectors.http import times
 from connectors.http.paging import Page, Paged
+from connectors.http.parameters import IdInPath
 from connectors.http.problems import not_found
 from connectors.http.scope import Reader
 from schemas.analysis import Incident, Severity
 from schemas.base import WITHOUT_CONTROLS
 
 router = APIRouter(prefix="/v1/incidents", tags=["incidents"])
-IncidentId = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_CONTROLS)]
 
 
 class Act(BaseModel):
@@ -38,16 +38,15 @@ def list_incidents(
     component: Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS, description="the likely cause")] = "",
 ) -> Page[Incident]:  # fmt: skip
     """Return incidents with suspects and blast radius, the latest first."""
-    after = page.after(int, str)
     rows = scope.rows(
         _LIST, tenant=scope.tenant, since=stretch.since, until=stretch.until, status=status or "", severity=severity or "",
-        component=component, after_us=after[0] if after else None, after_id=after[1] if after else "", limit=page.limit + 1,
+        component=component, **page.behind(), limit=page.limit + 1,
     )  # fmt: skip
     return page.page(rows, lambda row: (times.unix_us(row["opened_at"]), row["id"]), _incident)
 
 
 @router.get("/{incident}", summary="Show an incident")
-def show_incident(scope: Reader, incident: IncidentId) -> Incident:
+def show_incident(scope: Reader, incident: IdInPath) -> Incident:
     """Return the newest revision of an incident, with suspects, blast radius and evidence."""
     rows = scope.rows("SELECT * FROM flow_incidents WHERE tenant = %(tenant)s AND id = %(id)s", tenant=scope.tenant, id=incident)
     if not rows:
@@ -56,7 +55,7 @@ def show_incident(scope: Reader, incident: IncidentId) -> Incident:
 
 
 @router.get("/{incident}/recovery", summary="Show what was done about an incident")
-def show_recovery(scope: Reader, incident: IncidentId) -> list[Act]:
+def show_recovery(scope: Reader, incident: IdInPath) -> list[Act]:
     """Return every state of every recovery action, as they came."""
     return [Act(**row) for row in scope.select("recovery", incident=incident)]
 

@@ -15,15 +15,14 @@ from connectors.database import EVERY_TENANT
 from connectors.http.live.feed import catch_up
 from connectors.http.live.frames import STREAMS, Facts, Frame, position_of
 from connectors.http.live.hub import Gap, Subscription
+from connectors.http.parameters import Named
 from connectors.http.principal import Principal
 from connectors.http.problems import FieldProblem, Refused
 from connectors.http.scope import Reader
 from connectors.http.services import Services
-from schemas.base import WITHOUT_CONTROLS
 
 router = APIRouter(prefix="/v1/live", tags=["live"])
 StreamName = Literal["alerts", "incidents", "anomalies", "violations", "health", "dependencies", "executions", "flows", "slos", "limits"]
-Named = Annotated[str, Query(max_length=128, pattern=WITHOUT_CONTROLS)]
 RECHECK_S = 30.0
 """How often it is looked whether a client's key is still valid."""
 QUIET_S = 15.0

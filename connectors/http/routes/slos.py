@@ -2,15 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 
+from connectors.http.parameters import NameInPath
 from connectors.http.problems import not_found
 from connectors.http.scope import Reader
-from schemas.base import WITHOUT_CONTROLS
 from schemas.slo import SloState, SloStatus
 
 router = APIRouter(prefix="/v1/slos", tags=["health"])
-Chain = Annotated[str, Path(min_length=1, max_length=128, pattern=WITHOUT_CONTROLS)]
 
 
 @router.get("", summary="How every chain keeps its objective")
@@ -21,7 +20,7 @@ def list_slos(scope: Reader, state: Annotated[SloState | None, Query()] = None) 
 
 
 @router.get("/{chain}", summary="How a chain keeps its objective")
-def show_slo(scope: Reader, chain: Chain) -> SloStatus:
+def show_slo(scope: Reader, chain: NameInPath) -> SloStatus:
     """Return the newest state of a chain's objective."""
     status = scope.services.feed.slos.get((scope.tenant, chain))
     if status is None:
