@@ -28,7 +28,7 @@ class Page(BaseModel, Generic[T]):
 class Paging:
     """Which page is asked for."""
 
-    def __init__(self, limit: Limit = 100, cursor: Cursor = None) -> None:
+    def __init__(self, limit: int, cursor: str | None) -> None:
         self.limit = limit
         self._cursor = cursor
 
@@ -59,4 +59,8 @@ class Paging:
         return Page(items=[item(row) for row in some], next=following)
 
 
-Paged = Annotated[Paging, Depends()]
+async def _paging(limit: Limit = 100, cursor: Cursor = None) -> Paging:
+    return Paging(limit, cursor)
+
+
+Paged = Annotated[Paging, Depends(_paging)]

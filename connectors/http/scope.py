@@ -1,6 +1,6 @@
 """What every operation begins with: who asks, for which tenant, whether they may, and the services to answer with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,7 +26,10 @@ Asked = Annotated[
 ]
 
 
-def services(request: Request) -> Services:
+# What does not wait is `async`: FastAPI would run it on a thread otherwise, and a hop costs more than the work.
+
+
+async def services(request: Request) -> Services:
     """Return what the application was started with."""
     found: Services = request.app.state.services
     return found
@@ -84,10 +87,10 @@ def _tenant(who: Principal, asked: str | None) -> str:
     return tenant
 
 
-def allowed(right: Right) -> Callable[..., Scope]:
+def allowed(right: Right) -> Callable[..., Awaitable[Scope]]:
     """Return the dependency of operations on one tenant's things."""
 
-    def scope(who: Who, found: Annotated[Services, Depends(services)], tenant: Asked = None) -> Scope:
+    async def scope(who: Who, found: Annotated[Services, Depends(services)], tenant: Asked = None) -> Scope:
         if not who.may(right):
             raise Refused(403, f"the role {who.role} may not {right}")
         return Scope(found, who, _tenant(who, tenant))
@@ -95,10 +98,10 @@ def allowed(right: Right) -> Callable[..., Scope]:
     return scope
 
 
-def everywhere(right: Right) -> Callable[..., Scope]:
+def everywhere(right: Right) -> Callable[..., Awaitable[Scope]]:
     """Return the dependency of operations on the whole installation: for principals of every tenant only."""
 
-    def scope(who: Who, found: Annotated[Services, Depends(services)]) -> Scope:
+    async def scope(who: Who, found: Annotated[Services, Depends(services)]) -> Scope:
         if who.tenant != EVERY_TENANT:
             raise Refused(403, "that is for keys of every tenant")
         if not who.may(right):

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -54,10 +54,10 @@ def unix_us(moment: datetime | None) -> int | None:
     return (gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds
 
 
-def _stretch(hours: float) -> Callable[..., Stretch]:
+def _stretch(hours: float) -> Callable[..., Awaitable[Stretch]]:
     """Return the dependency that reads `since` and `until`; `since` is so many hours before `until` where left out."""
 
-    def read(since: Since = None, until: Until = None) -> Stretch:
+    async def read(since: Since = None, until: Until = None) -> Stretch:
         end = _bounded(unix_us(until)) if until is not None else time.time_ns() // 1000 + 60_000_000
         start = _bounded(unix_us(since)) if since is not None else max(0, end - round(hours * 3_600_000_000))
         if start > end:

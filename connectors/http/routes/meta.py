@@ -1,14 +1,18 @@
 """Whether the API lives, is ready, and what it counts."""
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from pydantic import BaseModel
 
 from connectors.http.problems import answer
 from connectors.http.scope import services
+from connectors.http.services import Services
 
 router = APIRouter(tags=["process"])
+Found = Annotated[Services, Depends(services)]
 
 
 class Readiness(BaseModel):
@@ -25,9 +29,8 @@ def healthz() -> dict[str, bool]:
 
 
 @router.get("/readyz", summary="Whether the process is ready", response_model=Readiness)
-def readyz(request: Request) -> Response:
+def readyz(found: Found) -> Response:
     """Return whether the log was read to its end and the databases can be asked."""
-    found = services(request)
     if found.feed.failure is not None:
         return answer(503, f"the live feed has ended: {found.feed.failure}")
     if not found.feed.ready:
@@ -35,7 +38,7 @@ def readyz(request: Request) -> Response:
     return JSONResponse({"ready": True, "live_clients": found.hub.clients})
 
 
-@router.get("/metrics", summary="Figures for Prometheus", response_class=Response, dependencies=[Depends(services)],
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response,
             responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
 def metrics() -> Response:
     """Return the process's figures."""
@@ -43,8 +46,7 @@ def metrics() -> Response:
 
 
 @router.get("/status", include_in_schema=False)
-def status(request: Request) -> dict[str, object]:
+def status(found: Found) -> dict[str, object]:
     """Return what `flowchain status` shows."""
-    found = services(request)
     ready = found.feed.ready and found.feed.failure is None
     return {"worker": "api", "live": found.feed.failure is None, "ready": ready, "live_clients": found.hub.clients}
