@@ -44,9 +44,10 @@ status: install ## show what runs, how far it is, and what lags
 chaos: install ## kill, pause and restart everything under load for ten minutes, then verify that nothing is lost or twice
 	@$(BIN)/flowchain chaos --seed 1
 
-test: install ## all tests by two processes: those without engines, then those on real engines, each process with its own
+test: install ## all tests: those without engines and those on engines by two processes, those of the whole system alone
 	@$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/property tests/unit
-	@$(BIN)/pytest -n 2 --dist loadfile --durations=15 tests/e2e tests/integration
+	@$(BIN)/pytest -n 2 --dist loadfile --durations=10 tests/integration
+	@$(BIN)/pytest --durations=5 tests/e2e
 
 test-chaos: install ## a short `make chaos`, as a test (five minutes)
 	@$(BIN)/pytest tests/chaos
