@@ -14,9 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Producer, TopicPartition
 from websockets.asyncio.client import connect
 
+from connectors.log import partitions_held, reader
 from connectors.settings import Settings
 from infra.bench.figures import spread
 from infra.bench.loading import Tell
@@ -56,9 +57,9 @@ def _publish(settings: Settings, alerts: int, tell: Tell) -> tuple[list[float], 
     """Publish alerts one after the other; return (when each was handed to Kafka, how long a bare consumer waited for it in ms)."""
     producer = Producer({**settings.kafka(), "linger.ms": 0})
     topic = settings.topic(ALERTS.name)
-    consumer = Consumer({**settings.kafka(), "group.id": "bench-bare", "auto.offset.reset": "latest"})
-    consumer.subscribe([topic])
-    until(lambda: consumer.poll(0.1) is None and bool(consumer.assignment()), "the bare consumer was not assigned its partitions")
+    consumer = reader(settings)  # at exact offsets: one that begins at "latest" may look for it after the first alert
+    ends = {partition: high for partition, (_, high) in partitions_held(settings, topic).items()}
+    consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in ends.items()])
     heard: list[float] = []
 
     def listen() -> None:
