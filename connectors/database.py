@@ -46,11 +46,10 @@ class Database:
         """
         if not tenant:
             raise ValueError("a session needs a tenant")
-        proof = self._proof(tenant)
+        begin = _BEGIN.format(tenant, self._proof(tenant), actor)
         self._pool.open()
-        with self._pool.connection() as connection, connection.transaction():
-            connection.execute(_BEGIN, [tenant, proof, actor])
-            row = connection.execute("SELECT current_tenant() AS tenant").fetchone()
+        with self._pool.connection() as connection:  # commits, or rolls back
+            row = connection.execute(begin).set_result(-1).fetchone()
             if row is None or row["tenant"] != tenant:
                 raise TenantRefused("PostgreSQL does not take the proof of the tenant; FLOWCHAIN_TENANT_KEY is not its key")
             yield connection
@@ -67,8 +66,11 @@ class Database:
         return hmac.digest(self._key, tenant.encode(), "sha256").hex()
 
 
-_BEGIN = "SELECT set_config('flowchain.tenant', %s, true), set_config('flowchain.proof', %s, true), set_config('flowchain.actor', %s, true)"
-
+_BEGIN = sql.SQL("""
+BEGIN;
+SELECT set_config('flowchain.tenant', {}, true), set_config('flowchain.proof', {}, true), set_config('flowchain.actor', {}, true);
+SELECT current_tenant() AS tenant""")
+"""One round trip: a look-up of the API costs little more than its round trips."""
 
 _OPTIONS = {"autocommit": True, "row_factory": dict_row, "connect_timeout": 10, "prepare_threshold": None}
 """Nothing is prepared: it would be discarded with the rest."""

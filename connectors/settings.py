@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     postgres_schema: str = Field("flowchain", pattern=r"^[a-z_][a-z0-9_]*$", description="schema of our tables")
     api_postgres_dsn: SecretStr | None = Field(None, description="PostgreSQL as the API's role; postgres_dsn with the user <schema>_api where left out")
     api_connections: int = Field(16, ge=1, le=1_000, description="connections of a process of the API to PostgreSQL")
+    api_key_trust_s: float = Field(1.0, ge=0, le=60, description="a key that was valid is not looked up again for so long; a process learns of a revocation after it")
     api_statement_timeout_s: float = Field(10.0, ge=0.1, le=3600, description="a statement of the API is ended after so long")
     tenant_key: SecretStr | None = Field(None, description="64 hex digits that prove tenants to PostgreSQL; read with postgres_dsn where left out")
     credential_keys: SecretStr | None = Field(None, description="Fernet keys of stored credentials, separated by commas; the first one encrypts")

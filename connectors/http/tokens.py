@@ -1,9 +1,11 @@
 """API keys and OpenID tokens: how a principal is known."""
 
+import threading
 from typing import Any
 
 import jwt
 import structlog
+from cachetools import TTLCache
 
 from connectors.database import EVERY_TENANT, Database
 from connectors.http.principal import Principal
@@ -14,6 +16,8 @@ from connectors.settings import Settings
 log = structlog.get_logger("http")
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "EdDSA")
 """Asymmetric ones only: with a shared secret whoever checks tokens could also make them."""
+TRUSTED = 10_000
+"""Keys that are remembered; of more, those used longest ago are looked up again."""
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -23,6 +27,8 @@ class Tokens:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._trusted: TTLCache[bytes, Principal] = TTLCache(TRUSTED, settings.api_key_trust_s)
+        self._lock = threading.Lock()
         self._jwks = jwt.PyJWKClient(settings.oidc_jwks_url, cache_keys=True, timeout=5) if settings.oidc_jwks_url else None
 
     def principal(self, token: str) -> Principal:
@@ -33,9 +39,24 @@ class Tokens:
             raise Refused(401, "the key is not valid", headers=CHALLENGE)
         return self._by_token(token, self._jwks)
 
+    def forget(self) -> None:
+        """Look every key up again: one may have been revoked, or its tenant have another tier."""
+        with self._lock:
+            self._trusted.clear()
+
     def _by_key(self, key: str) -> Principal:
+        known_as = key_hash(key)
+        with self._lock:
+            known = self._trusted.get(known_as)
+        if known is None:
+            known = self._look_up(known_as)
+            with self._lock:
+                self._trusted[known_as] = known
+        return known
+
+    def _look_up(self, known_as: bytes) -> Principal:
         with self._database.session(EVERY_TENANT, "authentication") as connection:
-            row = connection.execute(_KEY, [key_hash(key)]).fetchone()
+            row = connection.execute(_KEY, [known_as]).fetchone()
             if row is not None and row["stale"]:
                 connection.execute("UPDATE api_keys SET last_used_at = now() WHERE id = %s", [row["id"]])
         if row is None:

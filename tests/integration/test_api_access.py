@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from helpers_api import TENANTS, WINDOW, Api, running_api
 from starlette.testclient import TestClient
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from connectors.database import EVERY_TENANT
+from connectors.database import EVERY_TENANT, Database
 from connectors.http.principal import RIGHTS
-from connectors.keys import ROLES
+from connectors.keys import ROLES, revoke_key
 from infra.devstack import Stack
 
 READ, ACT, DEFINE, ADMINISTER = "read", "act", "define", "administer"
@@ -163,6 +164,19 @@ def test_a_revoked_or_expired_key_is_refused_at_once(api: Api) -> None:
     assert api.client.get("/v1/me", headers=headers).status_code == 401
     old = api.send("POST", "/v1/keys", {"name": "old", "role": "viewer", "expires_at": "2020-01-01T00:00:00Z"}, status=201)
     assert api.client.get("/v1/me", headers={"X-API-Key": old["key"]}).status_code == 401
+
+
+def test_a_key_revoked_by_another_process_is_refused_soon(api: Api) -> None:
+    made = api.send("POST", "/v1/keys", {"name": "elsewhere", "role": "viewer"}, status=201)
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    assert api.client.get("/v1/me", headers=headers).status_code == 200
+    elsewhere = Database(api.settings)
+    with elsewhere.session("acme", "another process") as connection:
+        assert revoke_key(connection, "acme", made["id"])
+    elsewhere.close()
+    for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.1), retry=retry_if_exception_type(AssertionError)):
+        with attempt:
+            assert api.client.get("/v1/me", headers=headers).status_code == 401
 
 
 def test_requests_are_limited_by_tier(api: Api, client_of_a_small_tier: TestClient) -> None:

@@ -160,6 +160,7 @@ def change_tenant(scope: Owner, name: TenantName, body: TenantIn, fingerprint: F
     answer = once(
         scope, idempotency_key, fingerprint, lambda connection: _tenant(put_tenant(connection, name, body.display_name or name, body.tier))
     )
+    scope.services.tokens.forget()
     scope.services.relay()
     return answer
 
@@ -170,6 +171,7 @@ def delete_tenant(scope: Owner, name: TenantName) -> None:
     with scope.database() as connection:
         if not remove_tenant(connection, name):
             raise not_found(f"tenant {name}")
+    scope.services.tokens.forget()
     scope.services.relay()
 
 
@@ -211,6 +213,7 @@ def end_key(scope: Administrator, key: KeyId) -> None:
     with scope.database() as connection:
         if not revoke_key(connection, scope.tenant, key):
             raise not_found(f"key {key} that is valid")
+    scope.services.tokens.forget()
 
 
 @router.get("/audit", summary="The audit log")
