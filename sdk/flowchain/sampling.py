@@ -68,7 +68,7 @@ class Sampler:
             self._open.setdefault(execution, _Open()).scopes += 1
 
     def leave(self, execution: str) -> None:
-        """Note that one fewer does; with the last one, what is held goes out without detail."""
+        """Note that one fewer does; with the last one, what is held goes out: all went well."""
         with self._lock:
             state = self._open.get(execution)
             if state is None:
@@ -78,8 +78,9 @@ class Sampler:
                 return
             del self._open[execution]
             events = self._taken(state)
+        chosen = bool(events) and self._is_chosen(execution)
         for event in events:
-            self._send(execution, _reduced(event))
+            self._send(execution, self._weighted(event) if chosen else _reduced(event))
 
     def emit(self, key: str, event: Event) -> None:
         """Send an event, now or when its execution is decided."""
@@ -105,9 +106,6 @@ class Sampler:
                 return self._found_troubled(execution, state)
         elif "attributes" not in event or self._held >= MAX_HELD:
             return []
-        elif self._is_chosen(execution):
-            event["attributes"] = _weighted(event["attributes"], self._stands_for)
-            return []
         else:
             state = state or self._open.setdefault(execution, _Open())
             state.since_us = self._clock.elapsed_us()
@@ -122,6 +120,13 @@ class Sampler:
     def _is_chosen(self, execution: str) -> bool:
         digest = blake2b(execution.encode("utf-8", "replace"), digest_size=4).digest()
         return int.from_bytes(digest) < self._share * 2**32
+
+    def _weighted(self, event: Event) -> Event:
+        """Return an event with `sampledrate` among its attributes, if it has any; the contract allows 32."""
+        if "attributes" not in event:
+            return event
+        attributes = dict(list(event["attributes"].items())[:31])
+        return {**event, "attributes": {**attributes, "sampledrate": self._stands_for}}
 
     def _found_troubled(self, execution: str, state: _Open | None) -> list[Event]:
         self._troubled[execution] = None
@@ -160,11 +165,6 @@ class Sampler:
 
 def _reduced(event: Event) -> Event:
     return {key: value for key, value in event.items() if key != "attributes"} if "attributes" in event else event
-
-
-def _weighted(attributes: dict[str, Any], stands_for: int) -> dict[str, Any]:
-    """Return the attributes with `sampledrate`; the contract allows 32."""
-    return {"sampledrate": stands_for, **dict(list(attributes.items())[:31])}
 
 
 def _after_fork(reference: weakref.ref[Sampler]) -> None:
