@@ -11,10 +11,9 @@ through the logger `flowchain`. Before `init` everything may be called and nothi
 """
 
 import atexit
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from flowchain.channels import (
     Channel,
@@ -35,7 +34,7 @@ from flowchain.ids import Ids
 from flowchain.metrics import FlowMetricsCollector
 from flowchain.publisher import Publisher, Stats
 from flowchain.settings import Settings
-from flowchain.spans import Carried, Consumed, Continued, Execution, F, Step, StepOptions
+from flowchain.spans import NOTHING, Carried, Consumed, Continued, Execution, F, Step, StepOptions, record_of
 from flowchain.starting import begin, channel_makers
 from flowchain.tracker import Outlet, Tracker, here
 
@@ -96,6 +95,7 @@ __all__ = [
     "step",
 ]
 
+T = TypeVar("T")
 EXIT_TIMEOUT_S = 5.0
 _tracker = Tracker("unknown", None)
 _publisher: Publisher | Fanout | None = None
@@ -158,7 +158,9 @@ def init(
         makers = channel_makers(settings, settings.channel if channel is None else channel, kafka)
         _publisher = begin(_tracker, settings, makers)
     except Exception as error:  # noqa: BLE001 - the host goes on, and nothing is sent
-        logger.warning("flowchain: cannot report: %s: %s", type(error).__name__, error)
+        _tracker.outlet = None
+        why = f"{type(error).__name__}: {error}"
+        _guarded(lambda: logger.warning("flowchain: cannot report: %s", why))
 
 
 def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
@@ -168,7 +170,7 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
     if _tracker.sampler is not None:
         _guarded(_tracker.sampler.release_all)
     _tracker.outlet = _tracker.sampler = _tracker.metrics = None
-    return publisher is None or publisher.close(timeout_s)
+    return publisher is None or _or(False, lambda: publisher.close(timeout_s))
 
 
 atexit.register(shutdown)
@@ -176,7 +178,8 @@ atexit.register(shutdown)
 
 def stats() -> Stats:
     """Return what became of the events so far."""
-    return _publisher.stats() if _publisher is not None else Stats()
+    publisher = _publisher
+    return Stats() if publisher is None else _or(Stats(), publisher.stats)
 
 
 def execution(
@@ -195,7 +198,8 @@ def execution(
     `open_ended`: it is ended elsewhere, by `flowchain.complete()` or `flowchain.fail()` of the last service.
     """
     about = {"user": user, "tier": tier, "tenant": tenant, "version": version, "execution": id}
-    return Execution(_tracker, chain, about, attributes=attributes, open_ended=open_ended)
+    made = _or(NOTHING, lambda: Execution(_tracker, chain, about, attributes=attributes, open_ended=open_ended))
+    return cast(Execution, made)
 
 
 @overload
@@ -224,36 +228,38 @@ def step(step_name: Any = None, **options: Any) -> Any:
     tells it at each call of a decorated function.
     """
     if callable(step_name):
-        return Step(_tracker, None)(step_name)
-    return Step(_tracker, step_name, StepOptions(**options)) if options else Step(_tracker, step_name)
+        return step()(step_name)
+    try:
+        return Step(_tracker, step_name, StepOptions(**options)) if options else Step(_tracker, step_name)
+    except Exception as error:  # noqa: BLE001 - the host goes on
+        _tracker.guard("internal_error", error)
+        return NOTHING
 
 
 def current() -> Context | None:
     """Return the context of the running code, to be a parent later; None outside an execution."""
-    return here()
+    return _or(None, here)
 
 
 def inject() -> dict[str, str]:
     """Return the headers (HTTP or Kafka) that carry the running execution and step to another service."""
-    context = here()
-    return {} if context is None else to_headers(context)
+    context = current()
+    return {} if context is None else _or({}, lambda: to_headers(context))
 
 
 def extract(headers: Headers) -> Context | None:
     """Return the context in `headers` (a mapping or pairs, values str or bytes); None where there is none."""
-    return _tracker.extract(headers)
+    return _or(None, lambda: _tracker.extract(headers))
 
 
 def continued(headers: Headers) -> Continued:
     """Return a context manager that runs its body in the context that came in `headers`, if any did."""
-    return Continued(_tracker, headers)
+    return cast(Continued, _or(NOTHING, lambda: Continued(_tracker, headers)))
 
 
-def consumed(message: Any) -> Consumed:
+def consumed(message: Any) -> Consumed | None:
     """Return what `step(consumed=...)` wants of a confluent-kafka message; its time in the broker ends now."""
-    _, produced_ms = message.timestamp()
-    broker_us = time.time_ns() // 1000 - produced_ms * 1000 if produced_ms > 0 else 0
-    return Consumed(message.topic(), message.partition(), message.offset(), max(0, broker_us))
+    return _or(None, lambda: record_of(message))
 
 
 def carry(function: F) -> F:
@@ -261,7 +267,7 @@ def carry(function: F) -> F:
 
     Threads begin without a context; asyncio tasks and `asyncio.to_thread` carry it by themselves.
     """
-    return Carried(_tracker, here())(function)
+    return _or(function, lambda: Carried(_tracker, here())(function))
 
 
 def complete() -> None:
@@ -275,7 +281,7 @@ def fail(error_type: str, message: str | None = None, category: str | None = Non
 
 
 def _ended(report: Callable[[Context], None]) -> None:
-    context = here()
+    context = current()
     if context is None:
         _tracker.guard("no_execution", "")
     else:
@@ -310,8 +316,13 @@ def sample(
 
 
 def _guarded(report: Callable[[], None]) -> None:
+    _or(None, report)
+
+
+def _or(instead: T, call: Callable[[], T]) -> T:
+    """Return what the call returns, or `instead` where the SDK itself fails: counted, and the host goes on."""
     try:
-        report()
+        return call()
     except Exception as error:  # noqa: BLE001 - the host goes on
         _tracker.guard("internal_error", error)
-        logger.debug("flowchain internal error", exc_info=True)
+        return instead

@@ -18,6 +18,7 @@ _TICK_S, _IDLE_TICK_S = 0.01, 0.05
 setting a `threading.Event` costs the host's thread several times what queueing does, and hands the interpreter over right there."""
 _IDLE_AFTER_TICKS = 100
 _REPORTS_S = 0.02
+_ANEW_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -142,13 +143,31 @@ class Publisher:
             if self._thread is not None:
                 return
             self._stop.clear()
-            thread = threading.Thread(target=self._run, name="flowchain-publisher", daemon=True)
+            thread = threading.Thread(target=self._run_guarded, name="flowchain-publisher", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # the interpreter is shutting down, or there are no threads left
                 self._give_up("no_thread", error)
                 return
             self._thread = thread
+
+    def _run_guarded(self) -> None:
+        """Run; begin anew a second after something unforeseen, since there is no one else to empty the queue."""
+        while True:
+            try:
+                self._run()
+                break
+            except Exception as error:  # noqa: BLE001 - the host goes on
+                self._tell_guarded(error)
+                if self._stop.wait(_ANEW_S):
+                    break
+        self._thread = None
+
+    def _tell_guarded(self, error: Exception) -> None:
+        try:
+            self.counts.tell("internal_error", error)
+        except Exception:  # noqa: BLE001 - the host's logging is broken, too
+            pass
 
     def _run(self) -> None:
         channel: Channel | None = None
@@ -234,7 +253,6 @@ class Publisher:
         self._give_up("closed")
         if channel is not None:
             self.counts.drop("closed", events=self._close_channel(channel))
-        self._thread = None
 
     def _close_channel(self, channel: Channel) -> int:
         try:

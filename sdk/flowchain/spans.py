@@ -3,6 +3,7 @@
 What fails inside the SDK is counted and never reaches the host; what fails in the host is reported and raised on.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
@@ -22,6 +23,13 @@ class Consumed(NamedTuple):
     partition: int
     offset: int
     broker_us: int = 0
+
+
+def record_of(message: Any) -> Consumed:
+    """Return a confluent-kafka message as the record that a step works on."""
+    _, produced_ms = message.timestamp()
+    broker_us = time.time_ns() // 1000 - produced_ms * 1000 if produced_ms > 0 else 0
+    return Consumed(message.topic(), message.partition(), message.offset(), max(0, broker_us))
 
 
 class StepOptions(NamedTuple):
@@ -102,18 +110,33 @@ class Scope:
             return
         try:
             current.reset(token)
-        except ValueError as error:  # left in another task or thread than entered
-            self._tracker.guard("left_elsewhere", error)
+        except ValueError as error:
+            self._tracker.guard("left_elsewhere", error)  # in another task or thread than it was entered in
 
     def __call__(self, function: F) -> F:
-        return cast(F, decorated(function, lambda: self._of_call(function)))
+        try:
+            return cast(F, decorated(function, lambda: self._of_call(function)))
+        except Exception as error:  # noqa: BLE001 - the host goes on
+            self._tracker.guard("internal_error", error)
+            return function
 
     def _of_call(self, function: Callable[..., Any]) -> "Scope":
         try:
             return self.again(function)
         except Exception as error:  # noqa: BLE001 - the host goes on
             self._tracker.guard("internal_error", error)
-            return Scope(self._tracker)
+            return NOTHING
+
+
+class _Nothing(Scope):
+    """What stands for an execution or a step that could not be made."""
+
+    id: str | None = None
+    resources: Mapping[str, int] | None = None
+
+
+NOTHING = _Nothing(Tracker("unknown", None))
+"""It reports nothing, so one is enough."""
 
 
 class Step(Scope):

@@ -217,14 +217,17 @@ class Tracker:
                 return
             outlet.publish(key.encode(), value)
         except (TypeError, ValueError) as error:
-            outlet.counts.drop("encode_error", error)
+            self.guard("encode_error", error)
         except Exception as error:  # noqa: BLE001 - the host goes on
-            outlet.counts.drop("publish_error", error)
+            self.guard("publish_error", error)
 
     def guard(self, reason: str, error: object) -> None:
-        """Count an event that could not be made."""
-        if self.outlet is not None:
-            self.outlet.counts.drop(reason, error)
+        """Count an event that could not be made. The last resort: it raises nothing, whatever is broken."""
+        try:
+            if self.outlet is not None:
+                self.outlet.counts.drop(reason, error)
+        except Exception:  # noqa: BLE001 - not even counting works, or the host's logging
+            pass
 
     def extract(self, headers: Headers) -> Context | None:
         """Return the context in `headers`, None where there is none or it cannot be read (counted)."""
