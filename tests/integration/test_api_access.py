@@ -28,7 +28,7 @@ OWN: dict[str, str] = {
     "DELETE /v1/flows/{flow}": DEFINE, "GET /v1/flows/{flow}/revisions": READ, "GET /v1/flows/{flow}/revisions/{revision}": READ,
     "GET /v1/flows/{flow}/diff": READ, "GET /v1/flows/{flow}/dependencies": READ, "GET /v1/flows/{flow}/drift": READ,
     "GET /v1/flows/{flow}/diagram": READ, "GET /v1/flows/{flow}/export/{kind}": READ, "GET /v1/flows/{flow}/executions": READ,
-    "GET /v1/flows/{flow}/metrics": READ, "GET /v1/flows/{flow}/audit": ADMINISTER,
+    "GET /v1/flows/{flow}/metrics": READ, "GET /v1/flows/{flow}/coverage": READ, "GET /v1/flows/{flow}/audit": ADMINISTER,
     "GET /v1/flows/{flow}/credentials": ADMINISTER, "PUT /v1/flows/{flow}/credentials/{name}": ADMINISTER,
     "DELETE /v1/flows/{flow}/credentials/{name}": ADMINISTER,
     "GET /v1/health": READ, "GET /v1/health/history": READ, "GET /v1/metrics/newest": READ, "GET /v1/anomalies": READ,

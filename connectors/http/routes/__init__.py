@@ -4,6 +4,7 @@ from connectors.http.routes import (
     alerts,
     business,
     components,
+    coverage,
     credentials,
     executions,
     flows,
@@ -17,5 +18,5 @@ from connectors.http.routes import (
 )
 
 ROUTERS = tuple(
-    module.router for module in (flows, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
+    module.router for module in (flows, coverage, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
 )
