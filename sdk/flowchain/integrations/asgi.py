@@ -1,6 +1,6 @@
 """ASGI: a middleware for any application, and how FastAPI, Starlette and Django get it by themselves."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 from flowchain.context import READ
@@ -83,14 +83,27 @@ def _starlette_route(scope: Scope) -> str | None:
     return _template(routes, scope) if routes is not None else None
 
 
-def _template(routes: Any, scope: Scope) -> str | None:
-    for route in routes:
+def _template(routes: Iterable[Any], scope: Scope) -> str | None:
+    """Return the template of the route that takes the request, else of the first that takes its path by another method."""
+    partial = None
+    for route in _each(routes):
         match, child = route.matches(scope)
-        if match.value:  # 0: none
+        if match.value and (match.value == 2 or partial is None):  # none, partial, full
             path = str(getattr(route, "path", ""))
             inner = getattr(route, "routes", None)
-            return path if not inner else path + (_template(inner, {**scope, **child}) or "")
-    return None
+            found = path if not inner else path + (_template(inner, {**scope, **child}) or "")
+            if match.value == 2:
+                return found
+            partial = found
+    return partial
+
+
+def _each(routes: Iterable[Any]) -> Iterator[Any]:
+    for route in routes:
+        if hasattr(route, "effective_route_contexts"):  # a router that FastAPI includes when it is first asked
+            yield from (context.starlette_route or context for context in route.effective_route_contexts())
+        else:
+            yield route
 
 
 def wrap_starlette(module: Any) -> None:

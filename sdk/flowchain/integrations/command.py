@@ -6,13 +6,14 @@ host's own, if it has one, and has each library wrapped when the host imports it
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 SITE = Path(__file__).parent / "site"
-_SERVERS = frozenset(("python", "python3", "uvicorn", "gunicorn", "hypercorn", "daphne", "faust", "celery", "flask", "fastapi"))
-_VERBS = frozenset(("run", "dev", "worker"))
+_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*(?:\(.*\))?")
+_COMMON = frozenset(("app", "application", "asgi", "main", "manage", "server", "service", "wsgi"))
 
 
 def main() -> None:
@@ -55,15 +56,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def service_name(command: list[str]) -> str:
-    """Return a service's name out of its command: `uvicorn shop.orders:app` is `orders`, `python run.py` is `run`."""
-    names = [_bare(word) for word in command if not word.startswith("-")]
-    telling = [name for name in names if name not in _SERVERS and name not in _VERBS]
-    return (telling or names)[0]
+    """Return a service's name out of its command: `uvicorn shop.orders:app` is `orders`, `python run.py` is `run`.
+
+    A module that is called as every service's is (`main:app`) tells less than its package, or the folder it runs in.
+    """
+    name = next(filter(None, (_module(word) for word in command[1:])), None) or _after_dash_m_or_a(command) or Path(command[0]).name
+    parts = [part for part in name.split(".") if part not in _COMMON]
+    return parts[-1] if parts else Path.cwd().name or name
 
 
-def _bare(word: str) -> str:
-    module = Path(word).name.partition(":")[0].removesuffix(".py")
-    return module.rpartition(".")[2] or module
+def _module(word: str) -> str | None:
+    """Return the module that a word names as `module:object` or as a script, None where it names none."""
+    found = _APPLICATION.fullmatch(word)
+    if found is not None:
+        return found[1]
+    return Path(word).stem if word.endswith(".py") else None
+
+
+def _after_dash_m_or_a(command: list[str]) -> str | None:
+    """Return what `python -m` runs, or the application that `faust -A` and `celery -A` are given."""
+    flags = ("-A", "--app", "-m")
+    return next((command[command.index(flag) + 1] for flag in flags if flag in command[:-1]), None)
 
 
 if __name__ == "__main__":
