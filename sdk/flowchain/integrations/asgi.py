@@ -134,6 +134,9 @@ def wrap_django(module: Any) -> None:
 
 
 def _django_route(scope: Scope) -> str | None:
-    from django.urls import resolve  # the host has imported it
+    from django.urls import Resolver404, resolve  # the host has imported it
 
-    return f"/{resolve(scope['path']).route.lstrip('^')}"
+    try:
+        return f"/{resolve(scope['path']).route.lstrip('^')}"
+    except Resolver404:
+        return None

@@ -6,8 +6,6 @@ from typing import Any
 from flowchain import w3c
 from flowchain.context import current, to_headers
 
-KafkaHeaders = list[tuple[str, Any]]
-
 
 def carry(headers: MutableMapping[str, Any]) -> None:
     """Add the flow to `headers`. The host's own baggage stays, and its trace if it has set one; flow headers are ours."""
@@ -31,16 +29,15 @@ def additions(traceparent: Any, baggage: Any) -> dict[str, str]:
     return found
 
 
-def kafka_headers(given: Any) -> KafkaHeaders | None:
-    """Return the record's headers with the flow in them, values as bytes; None where there is nothing to add."""
+def carried(given: Any) -> list[tuple[str, Any]] | None:
+    """Return the headers (a mapping, pairs or None) with the flow in them, as pairs; None where there is nothing to add."""
     pairs: Iterable[tuple[str, Any]] = given.items() if hasattr(given, "items") else given or ()
     headers = list(pairs)
-    last = dict(headers)
+    last = {str(name).lower(): value for name, value in headers}
     found = additions(last.get("traceparent"), last.get("baggage"))
     if not found:
         return None
-    kept = [pair for pair in headers if pair[0] not in found]
-    return kept + [(name, value.encode()) for name, value in found.items()]
+    return [pair for pair in headers if str(pair[0]).lower() not in found] + list(found.items())
 
 
 def _is_ours(present: str, ours: str) -> bool:

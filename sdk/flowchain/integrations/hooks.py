@@ -11,11 +11,15 @@ from typing import Any
 from flowchain.integrations.guarding import attempt
 
 WRAPPERS = {
+    "aiohttp.client": "aiohttp.wrap_aiohttp",
     "confluent_kafka": "confluent.wrap_confluent",
     "confluent_kafka.aio": "confluent.wrap_confluent_aio",
     "django.core.handlers.asgi": "asgi.wrap_django",
+    "django.core.handlers.wsgi": "wsgi.wrap_django",
     "fastapi.applications": "asgi.wrap_starlette",
+    "flask.app": "wsgi.wrap_flask",
     "httpx": "httpx.wrap_httpx",
+    "requests.sessions": "requests.wrap_requests",
     "starlette.applications": "asgi.wrap_starlette",
 }
 """Module of the host -> the function of an integration that wraps it."""

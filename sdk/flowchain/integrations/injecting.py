@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from flowchain.integrations.carrying import KafkaHeaders, kafka_headers
+from flowchain.integrations.carrying import carried
 from flowchain.integrations.guarding import tracker
 
 REFUSALS = frozenset(("UNSUPPORTED_VERSION", "UNSUPPORTED_FOR_MESSAGE_FORMAT", "UnsupportedVersionError", "UnsupportedForMessageFormatError"))
 """Errors of brokers that know no headers."""
 TOO_LARGE = frozenset(("MSG_SIZE_TOO_LARGE", "MESSAGE_TOO_LARGE", "MessageSizeTooLargeError"))
 
+KafkaHeaders = list[tuple[str, bytes | None]]
 _refused: set[str] = set()
 """Topics that get no headers any more; `*` for all."""
 
@@ -17,7 +18,8 @@ def headers_for(topic: str, given: Any) -> KafkaHeaders | None:
     """Return the headers to produce with; None: leave those that the host gave."""
     if "*" in _refused or topic in _refused:
         return None
-    return kafka_headers(given)
+    headers = carried(given)
+    return headers and [(name, value.encode() if isinstance(value, str) else value) for name, value in headers]
 
 
 def refused(topic: str, error: str) -> bool:
