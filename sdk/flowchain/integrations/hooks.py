@@ -18,6 +18,7 @@ WRAPPERS = {
     "django.core.handlers.wsgi": "wsgi.wrap_django",
     "fastapi.applications": "asgi.wrap_starlette",
     "flask.app": "wsgi.wrap_flask",
+    "grpc": "grpc.wrap_grpc",
     "httpx": "httpx.wrap_httpx",
     "requests.sessions": "requests.wrap_requests",
     "starlette.applications": "asgi.wrap_starlette",
