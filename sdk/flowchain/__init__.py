@@ -11,8 +11,7 @@ through the logger `flowchain`. Before `init` everything may be called and nothi
 """
 
 import atexit
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 from flowchain.channels import Channel, FileChannel, KafkaChannel, MakeChannel, MemoryChannel
@@ -20,6 +19,7 @@ from flowchain.clock import Clock, SystemClock
 from flowchain.context import Context, Headers, name, to_headers
 from flowchain.counts import Counts, logger
 from flowchain.ids import Ids
+from flowchain.integrations import records
 from flowchain.publisher import Publisher, Stats
 from flowchain.spans import Consumed, Continued, Execution, F, Step, StepOptions
 from flowchain.tracker import Outlet, Tracker, here
@@ -51,6 +51,8 @@ __all__ = [
     "fail",
     "init",
     "inject",
+    "instrument",
+    "joined",
     "log",
     "sample",
     "shutdown",
@@ -178,10 +180,35 @@ def continued(headers: Headers) -> Continued:
 
 
 def consumed(message: Any) -> Consumed:
-    """Return what `step(consumed=...)` wants of a confluent-kafka message; its time in the broker ends now."""
-    _, produced_ms = message.timestamp()
-    broker_us = time.time_ns() // 1000 - produced_ms * 1000 if produced_ms > 0 else 0
-    return Consumed(message.topic(), message.partition(), message.offset(), max(0, broker_us))
+    """Return what `step(consumed=...)` wants of a consumed Kafka record (confluent-kafka, aiokafka, kafka-python, Faust);
+    its time in the broker ends now."""
+    return records.consumed(message)
+
+
+def joined(messages: Iterable[Any], step_name: str | None = None) -> Step:
+    """Return the context manager of a step that works on consumed Kafka records together.
+
+    What came with each record becomes a parent, at most 256 of them; outside an execution the step belongs to that of the first.
+    """
+    batch = list(messages)
+    options: dict[str, Any] = {"parents": records.contexts(_tracker, batch)}
+    if batch:
+        options["consumed"] = records.consumed(batch[0])
+    return Step(_tracker, step_name or "joined", StepOptions(**options))
+
+
+def instrument(
+    *, begin: bool | None = None, chains: Mapping[str, str] | None = None, client_steps: bool | None = None
+) -> None:
+    """Have the web frameworks, clients and Kafka clients of this process keep the thread; call it before they are imported.
+
+    `begin`: a request without a flow begins an execution (default), of the chain that `chains` has for it (`{"POST /orders": "order_to_cash"}`)
+    or else one named after its route. `client_steps`: a call to another service is a step of its own. What was set before stays.
+    """
+    from flowchain.integrations import hooks, options
+
+    options.configure(begin=begin, chains=chains, client_steps=client_steps)
+    hooks.install()
 
 
 def complete() -> None:
