@@ -5,6 +5,7 @@ from connectors.http.routes import (
     business,
     components,
     credentials,
+    events,
     executions,
     flows,
     health,
@@ -17,5 +18,5 @@ from connectors.http.routes import (
 )
 
 ROUTERS = tuple(
-    module.router for module in (flows, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
+    module.router for module in (events, flows, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
 )
