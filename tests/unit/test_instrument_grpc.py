@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from helpers_instrument import Reported, reporting
+from instrument_world import Reported, reporting
 
 import flowchain
 

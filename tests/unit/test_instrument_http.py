@@ -12,7 +12,7 @@ import httpx
 import pytest
 import requests
 from flask import Flask, Response, abort
-from helpers_instrument import Reported, reporting
+from instrument_world import Reported, reporting
 
 import flowchain
 from flowchain.context import Context, Flow, to_headers
