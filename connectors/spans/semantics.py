@@ -1,6 +1,7 @@
 """What the fields of an OTLP span mean, by today's semantic conventions and older ones: one place for every encoding."""
 
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from connectors.spans.attributes import attempt, bounded, consumed_record, consumes
 from connectors.spans.model import AttributeValue, Audit, Kind, Options, ParentRef, Span, first_text
@@ -9,6 +10,10 @@ from connectors.spans.names import clean_id, clean_name
 CHAIN, EXECUTION = "flowchain.chain", "flowchain.execution"
 """Attributes of a span or its resource that say which execution of which chain it is part of. Baggage under these names comes as
 attributes too, by the baggage span processors of OpenTelemetry."""
+
+
+OWN_ENTRY = "flowchain"
+"""Our key in `tracestate`, which spans hold as it came and goes on."""
 
 
 class Seen(NamedTuple):
@@ -34,14 +39,36 @@ class Seen(NamedTuple):
     trace_state: str
 
 
+class Carried(NamedTuple):
+    """What the SDK's entry in `tracestate` says: the execution that the trace is part of."""
+
+    chain: str = ""
+    tenant: str = ""
+    execution: str = ""
+
+
+_NOTHING = Carried()
+
+
+def _carried(seen: Seen) -> Carried:
+    """Return what came from a service with the SDK: `flowchain=<span>;<chain>;<tenant>;<execution where it is not the trace>`."""
+    for member in seen.trace_state.split(","):
+        key, _, value = member.strip().partition("=")
+        _, *about = map(unquote, value.split(";"))
+        if key == OWN_ENTRY and len(about) >= 3:
+            return Carried(about[0], about[1], about[2] or seen.trace_id)
+    return _NOTHING
+
+
 def span_of(seen: Seen, resource: dict[str, AttributeValue], options: Options, audit: Audit) -> Span:
     """Return the span of ours."""
     values, kind = seen.attributes, seen.kind
     error_type, error_message = _error(seen) if seen.failed else ("", "")
     consumed = consumed_record(values) if consumes(kind, values) else None
-    tenant = first_text(resource, options.tenant_attribute) or first_text(values, options.tenant_attribute)
-    chain = first_text(values, CHAIN) or first_text(resource, CHAIN)
-    execution = first_text(values, EXECUTION)
+    carried = _carried(seen) if OWN_ENTRY in seen.trace_state else _NOTHING
+    tenant = first_text(resource, options.tenant_attribute) or first_text(values, options.tenant_attribute) or carried.tenant
+    chain = first_text(values, CHAIN) or first_text(resource, CHAIN) or carried.chain
+    execution = first_text(values, EXECUTION) or carried.execution
     if kind:
         values["span.kind"] = kind
     return Span(

@@ -1,8 +1,9 @@
 """Which execution and step the running code belongs to, and how that travels between services.
 
 Three ways carry it, the first that is there is taken: `flowchain-*` headers (all of it), W3C `baggage` (the execution and
-for whom it runs) with `traceparent` (the caller's span), and our entry in `tracestate` (the last step that FlowChain saw).
-So a service in between that knows only W3C keeps the thread, and becomes the parent of what comes after it.
+for whom it runs) with `traceparent` (the caller's span), and our entry in `tracestate` (the last step that FlowChain saw, the
+chain and the tenant). So a service in between that knows only W3C keeps the thread, and becomes the parent of what comes after
+it; and where it exports spans of OpenTelemetry, these hold the entry, which says what execution they are part of.
 """
 
 import sys
@@ -122,8 +123,15 @@ def _trace_headers(flow: Flow, span: str) -> dict[str, str]:
     traceparent, foreign = opentelemetry_span() or (own, flow.foreign.tracestate)
     if traceparent is None:
         return {}
-    state = w3c.join_state(f"{_STATE_KEY}={span}", foreign) if own else foreign
+    state = w3c.join_state(f"{_STATE_KEY}={_state(flow, span, traceparent)}", foreign) if own else foreign
     return {"traceparent": traceparent, "tracestate": state} if state else {"traceparent": traceparent}
+
+
+def _state(flow: Flow, span: str, traceparent: str) -> str:
+    """Return the value of our entry: span, chain, tenant, and the execution where it is not the trace itself."""
+    execution = "" if flow.execution in traceparent else flow.execution
+    value = ";".join([span, *(quote(part, safe="") for part in (flow.chain, flow.tenant, execution))])
+    return value if len(value) <= w3c.MAX_STATE_VALUE_CHARS else span
 
 
 def opentelemetry_span() -> tuple[str, str] | None:
@@ -148,11 +156,15 @@ def from_headers(headers: Headers) -> Context | None:
     flows = {field: unquote(values.get(_PREFIX + field, "")) for field in _FIELDS}
     if not flows["chain"] or not flows["execution"]:
         flows = {field: carried.get(field, "") for field in _FIELDS}
+    trace = w3c.parse_traceparent(values.get("traceparent", ""))
+    entry, state = w3c.split_state(values.get("tracestate", ""), _STATE_KEY) if trace else (None, "")
+    last, *about = [unquote(part) for part in (entry or "").split(";")]
+    if trace and about and not (flows["chain"] and flows["execution"]):
+        flows |= dict(zip(("chain", "tenant", "execution"), about, strict=False))
+        flows["execution"] = flows["execution"] or trace.trace
     if not flows["chain"] or not flows["execution"]:
         return None
     execution = name(flows["execution"], MAX_ID)
-    trace = w3c.parse_traceparent(values.get("traceparent", ""))
-    last, state = w3c.split_state(values.get("tracestate", ""), _STATE_KEY) if trace else (None, "")
     flow = Flow(
         name(flows["chain"]),
         execution,
