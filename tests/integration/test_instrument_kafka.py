@@ -1,6 +1,7 @@
 """Kafka clients on a real broker: what one produces another continues; batches join; headers that are refused are left out."""
 
 import asyncio
+import inspect
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from instrument_world import Reported, reporting
 
 import flowchain
-from flowchain.integrations import injecting
+from flowchain.integrations import aiokafka as aiokafka_wrapped
+from flowchain.integrations import carrying, confluent, consuming, injecting, kafka_python, records, work
 from infra.devstack import Stack
 
 Produce = Callable[[str, str, list[bytes]], None]
@@ -211,3 +213,25 @@ def test_where_headers_make_a_record_too_large_it_goes_without_them(
     consumer.close()
     assert [record.value[:1] for record in records] == [b"a", b"b"]
     assert [list(record.headers) for record in records] == [[("own", b"1")]] * 2
+
+
+@pytest.mark.parametrize("produce", [produce_confluent, produce_aiokafka, produce_kafka_python])
+@pytest.mark.parametrize("consume", [consume_confluent, consume_aiokafka, consume_kafka_python])
+def test_whatever_fails_inside_records_come_and_go_as_before(
+    stack: Stack, topic: str, produce: Produce, consume: Consume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("ours")
+
+    for module in (carrying, consuming, injecting, records, work):
+        for name, function in list(vars(module).items()):
+            if inspect.isfunction(function) and name not in ("attempt", "wrap", "tracker"):
+                for user in (aiokafka_wrapped, carrying, confluent, consuming, injecting, kafka_python, records, work):
+                    if getattr(user, name, None) is function:
+                        monkeypatch.setattr(user, name, failing)
+    flowchain.init("shop", channel=lambda counts: flowchain.MemoryChannel(counts, []))
+    with flowchain.execution("order"), flowchain.step("send"):
+        produce(stack.bootstrap_servers, topic, [b"a", b"b"])
+        assert consume(stack.bootstrap_servers, topic, 2) == [b"a", b"b"]
+    assert flowchain.stats().dropped["integration_error"] >= 4
+    flowchain.shutdown(5.0)
