@@ -142,8 +142,8 @@ def _timed(act: Callable[[], object], times: int, tell: Tell, name: str) -> dict
 
 
 _UNCOUNTED = """
-SELECT (SELECT count() FROM (SELECT tenant, quarter FROM trace_quarters EXCEPT SELECT tenant, quarter FROM trace_use_counted WHERE record_kind = ''))
-    + (SELECT count() FROM (SELECT tenant, hour FROM dependency_hours EXCEPT SELECT tenant, hour FROM dependency_use_counted WHERE kind = ''))"""
+SELECT (SELECT count() FROM (SELECT tenant, quarter FROM trace_quarters EXCEPT DISTINCT SELECT tenant, quarter FROM trace_use_counted WHERE record_kind = ''))
+    + (SELECT count() FROM (SELECT tenant, hour FROM dependency_hours EXCEPT DISTINCT SELECT tenant, hour FROM dependency_use_counted WHERE kind = ''))"""
 _EXECUTIONS = """
 INSERT INTO chain_execution_traces (record_kind, tenant, chain, chain_version, execution, user, tier, status, start_time, end_time, duration_us, steps, revision,
     source_offset, inserted_at)

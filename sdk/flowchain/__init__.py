@@ -11,9 +11,9 @@ through the logger `flowchain`. Before `init` everything may be called and nothi
 """
 
 import atexit
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowchain.channels import (
     Channel,
@@ -31,10 +31,11 @@ from flowchain.context import Context, Headers, name, to_headers
 from flowchain.counts import Counts, logger
 from flowchain.fanout import Fanout
 from flowchain.ids import Ids
+from flowchain.integrations import records
 from flowchain.metrics import FlowMetricsCollector
 from flowchain.publisher import Publisher, Stats
 from flowchain.settings import Settings
-from flowchain.spans import NOTHING, Carried, Consumed, Continued, Execution, F, Step, StepOptions, record_of
+from flowchain.spans import NOTHING, Carried, Consumed, Continued, Execution, F, Step, StepOptions
 from flowchain.starting import begin, channel_makers
 from flowchain.tracker import Outlet, Tracker, here
 
@@ -87,6 +88,8 @@ __all__ = [
     "fetch_definition",
     "init",
     "inject",
+    "instrument",
+    "joined",
     "log",
     "register_chain",
     "sample",
@@ -198,8 +201,7 @@ def execution(
     `open_ended`: it is ended elsewhere, by `flowchain.complete()` or `flowchain.fail()` of the last service.
     """
     about = {"user": user, "tier": tier, "tenant": tenant, "version": version, "execution": id}
-    made = _or(NOTHING, lambda: Execution(_tracker, chain, about, attributes=attributes, open_ended=open_ended))
-    return cast(Execution, made)
+    return _or(NOTHING, lambda: Execution(_tracker, chain, about, attributes=attributes, open_ended=open_ended))
 
 
 @overload
@@ -254,12 +256,36 @@ def extract(headers: Headers) -> Context | None:
 
 def continued(headers: Headers) -> Continued:
     """Return a context manager that runs its body in the context that came in `headers`, if any did."""
-    return cast(Continued, _or(NOTHING, lambda: Continued(_tracker, headers)))
+    return _or(NOTHING, lambda: Continued(_tracker, headers))
 
 
 def consumed(message: Any) -> Consumed | None:
-    """Return what `step(consumed=...)` wants of a confluent-kafka message; its time in the broker ends now."""
-    return _or(None, lambda: record_of(message))
+    """Return what `step(consumed=...)` wants of a consumed Kafka record (confluent-kafka, aiokafka, kafka-python, Faust);
+    its time in the broker ends now."""
+    return _or(None, lambda: records.consumed(message))
+
+
+def joined(messages: Iterable[Any], step_name: str | None = None) -> Step:
+    """Return the context manager of a step that works on consumed Kafka records together.
+
+    What came with each record becomes a parent, at most 256 of them; outside an execution the step belongs to that of the first.
+    """
+    batch = list(messages)
+    return _or(NOTHING, lambda: records.joined(_tracker, batch, step_name or "joined"))
+
+
+def instrument(
+    *, begin: bool | None = None, chains: Mapping[str, str] | None = None, client_steps: bool | None = None
+) -> None:
+    """Have the web frameworks, clients and Kafka clients of this process keep the thread; call it before they are imported.
+
+    `begin`: a request without a flow begins an execution (default), of the chain that `chains` has for it (`{"POST /orders": "order_to_cash"}`)
+    or else one named after its route. `client_steps`: a call to another service is a step of its own. What was set before stays.
+    """
+    from flowchain.integrations import hooks, options
+
+    options.configure(begin=begin, chains=chains, client_steps=client_steps)
+    hooks.install()
 
 
 def carry(function: F) -> F:
@@ -304,25 +330,19 @@ def sample(
     instance: str | None = None,
 ) -> None:
     """Report what this service uses now; ratios are shares of the limit (0.5 = half of it)."""
-    measured = {
-        "cpu_ratio": cpu_ratio,
-        "memory_ratio": memory_ratio,
-        "memory_bytes": memory_bytes,
-        "io_wait_ratio": io_wait_ratio,
-        "network_receive_bytes_per_s": network_receive_bytes_per_s,
-        "network_transmit_bytes_per_s": network_transmit_bytes_per_s,
-    }
-    _guarded(lambda: _tracker.sample(instance=instance, **measured))
+    measured = locals()
+    _guarded(lambda: _tracker.sample(**measured))
 
 
 def _guarded(report: Callable[[], None]) -> None:
     _or(None, report)
 
 
-def _or(instead: T, call: Callable[[], T]) -> T:
+def _or(instead: Any, call: Callable[[], T]) -> T:
     """Return what the call returns, or `instead` where the SDK itself fails: counted, and the host goes on."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - the host goes on
         _tracker.guard("internal_error", error)
-        return instead
+        fallback: T = instead
+        return fallback

@@ -3,7 +3,6 @@
 What fails inside the SDK is counted and never reaches the host; what fails in the host is reported and raised on.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
@@ -23,13 +22,6 @@ class Consumed(NamedTuple):
     partition: int
     offset: int
     broker_us: int = 0
-
-
-def record_of(message: Any) -> Consumed:
-    """Return a confluent-kafka message as the record that a step works on."""
-    _, produced_ms = message.timestamp()
-    broker_us = time.time_ns() // 1000 - produced_ms * 1000 if produced_ms > 0 else 0
-    return Consumed(message.topic(), message.partition(), message.offset(), max(0, broker_us))
 
 
 class StepOptions(NamedTuple):
@@ -125,7 +117,7 @@ class Scope:
             return self.again(function)
         except Exception as error:  # noqa: BLE001 - the host goes on
             self._tracker.guard("internal_error", error)
-            return NOTHING
+            return Scope(self._tracker)
 
 
 class _Nothing(Scope):
@@ -135,7 +127,7 @@ class _Nothing(Scope):
     resources: Mapping[str, int] | None = None
 
 
-NOTHING = _Nothing(Tracker("unknown", None))
+NOTHING: Any = _Nothing(Tracker("unknown", None))
 """It reports nothing, so one is enough."""
 
 
