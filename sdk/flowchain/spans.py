@@ -117,7 +117,8 @@ class Scope:
             return self.again(function)
         except Exception as error:  # noqa: BLE001 - the host goes on
             self._tracker.guard("internal_error", error)
-            return Scope(self._tracker)
+            nothing: Scope = NOTHING
+            return nothing
 
 
 class _Nothing(Scope):
