@@ -13,7 +13,7 @@ through the logger `flowchain`. Before `init` everything may be called and nothi
 import atexit
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowchain import records
 from flowchain.channels import (
