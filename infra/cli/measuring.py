@@ -142,9 +142,9 @@ def sdk(
     with measuring() as (home, told), own_engines(home, told, ["kafka"]) as stack, progress(told) as tell:
         document = reporting.measure(stack, steps, rate, tell)
     table = Table("µs per step", *QUANTILES, "delivered", "dropped", box=None)
-    for name in ("up", "down", "slow"):
+    for name in ("silent", "up", "down", "slow"):
         row = document[name]
-        table.add_row(f"broker {name}", *_quantiles(row), f"{row['delivered']:,}", f"{sum(row['dropped'].values()):,}")
+        table.add_row("reports to nobody" if name == "silent" else f"broker {name}", *_quantiles(row), f"{row['delivered']:,}", f"{sum(row['dropped'].values()):,}")
     rival = document["opentelemetry"]
     table.add_row("OpenTelemetry span", *(_quantiles(rival) if "p50" in rival else [rival["why"]]))
     table.add_row("reading the clock", *_quantiles(document["clock"]))

@@ -71,7 +71,7 @@ class Scope:
             if context is not None:
                 self._token = current.set(context)
                 self._begun = True
-                if outer is None or outer.flow.execution != context.flow.execution:
+                if self._tracker.sampler is not None and (outer is None or outer.flow.execution != context.flow.execution):
                     self._root = True
                     self._tracker.entered(context)
         except Exception as error:  # noqa: BLE001 - the host goes on
