@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-bench demo up down status chaos test test-chaos test-fast lint contract lock clean
+.PHONY: help install install-bench demo up down status chaos test test-long test-chaos test-fast lint contract lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test: install ## all tests: those without engines and those on engines by two pr
 	@$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/property tests/unit
 	@$(BIN)/pytest -n 2 --dist loadfile --durations=10 tests/integration
 	@$(BIN)/pytest --durations=5 tests/e2e
+
+test-long: install ## what takes minutes: a real system's traces imported, benches of whole pipelines (five minutes)
+	@$(BIN)/pytest tests/long
 
 test-chaos: install ## a short `make chaos`, as a test (five minutes)
 	@$(BIN)/pytest tests/chaos

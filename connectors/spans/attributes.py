@@ -71,10 +71,16 @@ def bounded(values: dict[str, AttributeValue], audit: Audit) -> dict[str, Attrib
     """Return at most 32 attributes (the first by name) with keys and texts shortened; None for none."""
     if not values:
         return None
+    if len(values) <= MAX_ATTRIBUTES and max(map(len, values)) <= MAX_NAME and not any(map(_is_long, values.values())):
+        return values
     if len(values) > MAX_ATTRIBUTES:
         audit.repair(f"span: more than {MAX_ATTRIBUTES} attributes, the rest was left out")
     kept = sorted(values.items())[:MAX_ATTRIBUTES]
     return {shorten(key, MAX_NAME): _bounded_value(value) for key, value in kept}
+
+
+def _is_long(value: AttributeValue) -> bool:
+    return type(value) is str and len(value) > MAX_VALUE_CHARS
 
 
 def _bounded_value(value: AttributeValue) -> AttributeValue:

@@ -24,6 +24,7 @@ from infra.cli import (
     credentials,
     demo,
     dlq,
+    evaluate,
     executions,
     importing,
     keys,
@@ -41,14 +42,15 @@ from infra.cli import (
 from infra.cli.common import CommandError
 from infra.demo import DemoRefused
 from infra.devstack import DevstackError
+from infra.evaluation.errors import EvaluationError
 from infra.importing import ImportRefused
 from infra.preparing import Unreachable
 from infra.registering import RegistryAway
 from infra.supervisor import NotReady
 
 KNOWN = (
-    CommandError, CredentialError, DemoRefused, DevstackError, ImportRefused, KafkaException, MigrationError, NotReady, NotServed,
-    RegistryAway, SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
+    CommandError, CredentialError, DemoRefused, DevstackError, EvaluationError, ImportRefused, KafkaException, MigrationError, NotReady,
+    NotServed, RegistryAway, SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
@@ -60,7 +62,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, asking, soaking, retention, settings):
+for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, evaluate, bench, measuring, asking, soaking, retention, settings):
     module.register(app)
 
 

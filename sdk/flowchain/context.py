@@ -1,8 +1,9 @@
 """Which execution and step the running code belongs to, and how that travels between services.
 
 Three ways carry it, the first that is there is taken: `flowchain-*` headers (all of it), W3C `baggage` (the execution and
-for whom it runs) with `traceparent` (the caller's span), and our entry in `tracestate` (the last step that FlowChain saw).
-So a service in between that knows only W3C keeps the thread, and becomes the parent of what comes after it.
+for whom it runs) with `traceparent` (the caller's span), and our entry in `tracestate` (the last step that FlowChain saw, the
+chain and the tenant). So a service in between that knows only W3C keeps the thread, and becomes the parent of what comes after
+it; and where it exports spans of OpenTelemetry, these hold the entry, which says what execution they are part of.
 """
 
 import sys
@@ -20,6 +21,8 @@ CONTROLS = dict.fromkeys([*range(0x20), 0x7F], "\N{REPLACEMENT CHARACTER}")
 MAX_ID = 64
 _PREFIX = "flowchain-"
 _STATE_KEY = "flowchain"
+_STATED = ("chain", "tenant", "execution")
+"""What our entry says behind the span."""
 _FIELDS = ("chain", "execution", "tenant", "user", "tier", "version")
 _SINGLE = frozenset((*(_PREFIX + field for field in (*_FIELDS, "span", "component")), "traceparent"))
 _LISTS = frozenset(("tracestate", "baggage"))
@@ -126,8 +129,15 @@ def _trace_headers(flow: Flow, span: str) -> dict[str, str]:
     traceparent, foreign = opentelemetry_span() or (own, flow.foreign.tracestate)
     if traceparent is None:
         return {}
-    state = w3c.join_state(f"{_STATE_KEY}={span}", foreign) if own else foreign
+    state = w3c.join_state(f"{_STATE_KEY}={_state(flow, span, traceparent)}", foreign) if own else foreign
     return {"traceparent": traceparent, "tracestate": state} if state else {"traceparent": traceparent}
+
+
+def _state(flow: Flow, span: str, traceparent: str) -> str:
+    """Return the value of our entry: span, chain, tenant, and the execution where it is not the trace itself."""
+    execution = "" if traceparent[3:35] == flow.execution else flow.execution
+    value = ";".join([span, *(quote(part, safe="") for part in (flow.chain, flow.tenant, execution))])
+    return value if len(value) <= w3c.MAX_STATE_VALUE_CHARS else span
 
 
 def opentelemetry_span() -> tuple[str, str] | None:
@@ -149,12 +159,16 @@ def from_headers(headers: Headers) -> Context | None:
     if not values:
         return None
     baggage = values.get("baggage", "")
+    trace = w3c.parse_traceparent(values.get("traceparent", ""))
+    entry, state = w3c.split_state(values.get("tracestate", ""), _STATE_KEY) if trace else (None, "")
+    last, *stated = (entry or "").split(";")
     carried = _flow_fields(values) or w3c.own_baggage(baggage, _PREFIX)
+    if trace and stated and "chain" not in carried:
+        carried = {field: unquote(part) for field, part in zip(_STATED, stated, strict=False) if part}
+        carried.setdefault("execution", trace.trace)
     chain, execution = carried.get("chain"), carried.get("execution")
     if not chain or not execution:
         return None
-    trace = w3c.parse_traceparent(values.get("traceparent", ""))
-    last, state = w3c.split_state(values.get("tracestate", ""), _STATE_KEY) if trace else (None, "")
     foreign = w3c.foreign_baggage(baggage, _PREFIX)
     flow = Flow(
         name(chain),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
-MAX_STATE_MEMBERS, MAX_STATE_CHARS, LONG_MEMBER_CHARS = 32, 512, 128
+MAX_STATE_MEMBERS, MAX_STATE_CHARS, MAX_STATE_VALUE_CHARS, LONG_MEMBER_CHARS = 32, 512, 256, 128
 MAX_BAGGAGE_MEMBERS, MAX_BAGGAGE_BYTES = 64, 8192
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _STATE_KEY = r"[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}"

@@ -296,6 +296,7 @@ def test_the_helper_reads_a_kafka_message() -> None:
         partition: Callable[[], int] = staticmethod(lambda: 2)
         offset: Callable[[], int] = staticmethod(lambda: 9)
         timestamp: Callable[[], tuple[int, int]] = staticmethod(lambda: (1, 1_000))
+        headers: Callable[[], None] = staticmethod(lambda: None)
 
     consumed = flowchain.consumed(Message())
     assert consumed[:3] == ("orders", 2, 9) and consumed.broker_us > 0

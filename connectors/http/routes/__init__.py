@@ -4,7 +4,9 @@ from connectors.http.routes import (
     alerts,
     business,
     components,
+    coverage,
     credentials,
+    events,
     executions,
     flows,
     health,
@@ -17,5 +19,7 @@ from connectors.http.routes import (
 )
 
 ROUTERS = tuple(
-    module.router for module in (flows, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
+    module.router for module in (
+        events, flows, coverage, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta,
+    )
 )

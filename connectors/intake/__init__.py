@@ -1,0 +1,1 @@
+"""The ways in for services without the SDK: OpenTelemetry, CloudEvents, plain JSON, and topics whose records are no events of ours."""
