@@ -6,9 +6,11 @@ from connectors.spans.attributes import attempt, bounded, consumed_record, consu
 from connectors.spans.model import AttributeValue, Audit, Kind, Options, ParentRef, Span, first_text
 from connectors.spans.names import clean_id, clean_name
 
-CHAIN, EXECUTION = "flowchain.chain", "flowchain.execution"
-"""Attributes of a span or its resource that say which execution of which chain it is part of. Baggage under these names comes as
-attributes too, by the baggage span processors of OpenTelemetry."""
+CHAIN, EXECUTION = ("flowchain.chain", "flowchain-chain"), ("flowchain.execution", "flowchain-execution")
+"""Attributes that say which execution of which chain a span is part of; the second name of each is that of the SDK's baggage, which
+comes as an attribute where OpenTelemetry's baggage span processor is in use."""
+STATE = "flowchain="
+"""The SDK's entry in tracestate."""
 
 
 class Seen(NamedTuple):
@@ -40,14 +42,15 @@ def span_of(seen: Seen, resource: dict[str, AttributeValue], options: Options, a
     error_type, error_message = _error(seen) if seen.failed else ("", "")
     consumed = consumed_record(values) if consumes(kind, values) else None
     tenant = first_text(resource, options.tenant_attribute) or first_text(values, options.tenant_attribute)
-    chain = first_text(values, CHAIN) or first_text(resource, CHAIN)
-    execution = first_text(values, EXECUTION)
+    chain = first_text(values, *CHAIN) or first_text(resource, *CHAIN)
+    execution = first_text(values, *EXECUTION)
     if kind:
         values["span.kind"] = kind
     return Span(
         seen.trace_id, seen.span_id, first_text(resource, "service.name"), seen.name, seen.start_ns, seen.end_ns, _parents(seen), kind,
         seen.failed, error_type, error_message, tenant, first_text(values, "user.id", "enduser.id"), attempt(values), consumed,
         bounded(values, audit), clean_name(chain) if chain else "", clean_id(execution) if execution else "",
+        STATE in seen.trace_state,
     )  # fmt: skip
 
 
