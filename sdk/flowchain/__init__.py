@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from flowchain import records
 from flowchain.channels import (
     Channel,
     FileChannel,
@@ -31,7 +32,6 @@ from flowchain.context import Context, Headers, name, to_headers
 from flowchain.counts import Counts, logger
 from flowchain.fanout import Fanout
 from flowchain.ids import Ids
-from flowchain.integrations import records
 from flowchain.metrics import FlowMetricsCollector
 from flowchain.publisher import Publisher, Stats
 from flowchain.settings import Settings
@@ -201,7 +201,8 @@ def execution(
     `open_ended`: it is ended elsewhere, by `flowchain.complete()` or `flowchain.fail()` of the last service.
     """
     about = {"user": user, "tier": tier, "tenant": tenant, "version": version, "execution": id}
-    return _or(NOTHING, lambda: Execution(_tracker, chain, about, attributes=attributes, open_ended=open_ended))
+    made: Execution = _or(NOTHING, lambda: Execution(_tracker, chain, about, attributes=attributes, open_ended=open_ended))
+    return made
 
 
 @overload
@@ -256,7 +257,8 @@ def extract(headers: Headers) -> Context | None:
 
 def continued(headers: Headers) -> Continued:
     """Return a context manager that runs its body in the context that came in `headers`, if any did."""
-    return _or(NOTHING, lambda: Continued(_tracker, headers))
+    made: Continued = _or(NOTHING, lambda: Continued(_tracker, headers))
+    return made
 
 
 def consumed(message: Any) -> Consumed | None:
@@ -271,7 +273,8 @@ def joined(messages: Iterable[Any], step_name: str | None = None) -> Step:
     What came with each record becomes a parent, at most 256 of them; outside an execution the step belongs to that of the first.
     """
     batch = list(messages)
-    return _or(NOTHING, lambda: records.joined(_tracker, batch, step_name or "joined"))
+    made: Step = _or(NOTHING, lambda: Step(_tracker, step_name or "joined", records.joined(_tracker, batch)))
+    return made
 
 
 def instrument(
@@ -330,19 +333,25 @@ def sample(
     instance: str | None = None,
 ) -> None:
     """Report what this service uses now; ratios are shares of the limit (0.5 = half of it)."""
-    measured = locals()
-    _guarded(lambda: _tracker.sample(**measured))
+    measured = {
+        "cpu_ratio": cpu_ratio,
+        "memory_ratio": memory_ratio,
+        "memory_bytes": memory_bytes,
+        "io_wait_ratio": io_wait_ratio,
+        "network_receive_bytes_per_s": network_receive_bytes_per_s,
+        "network_transmit_bytes_per_s": network_transmit_bytes_per_s,
+    }
+    _guarded(lambda: _tracker.sample(instance=instance, **measured))
 
 
 def _guarded(report: Callable[[], None]) -> None:
     _or(None, report)
 
 
-def _or(instead: Any, call: Callable[[], T]) -> T:
+def _or(instead: T, call: Callable[[], T]) -> T:
     """Return what the call returns, or `instead` where the SDK itself fails: counted, and the host goes on."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - the host goes on
         _tracker.guard("internal_error", error)
-        fallback: T = instead
-        return fallback
+        return instead

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from flowchain.integrations import records
+from flowchain import records
 from flowchain.integrations.guarding import tracker
 from flowchain.integrations.work import Work, process
 

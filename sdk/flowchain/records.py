@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from flowchain.context import Context, Headers
-from flowchain.spans import Consumed, Step, StepOptions
+from flowchain.spans import Consumed, StepOptions
 from flowchain.tracker import MAX_PARENTS, Tracker
 
 
@@ -48,7 +48,6 @@ def contexts(tracker: Tracker, records: Iterable[Any]) -> list[Context]:
     return list(found.values())
 
 
-def joined(tracker: Tracker, records: Sequence[Any], step: str) -> Step:
-    """Return a step that works on `records` together: what came with each is a parent."""
-    first = consumed(records[0]) if records else None
-    return Step(tracker, step, StepOptions(parents=contexts(tracker, records), consumed=first))
+def joined(tracker: Tracker, records: Sequence[Any]) -> StepOptions:
+    """Return what a step that works on `records` together says of them."""
+    return StepOptions(parents=contexts(tracker, records), consumed=consumed(records[0]) if records else None)
