@@ -333,15 +333,8 @@ def sample(
     instance: str | None = None,
 ) -> None:
     """Report what this service uses now; ratios are shares of the limit (0.5 = half of it)."""
-    measured = {
-        "cpu_ratio": cpu_ratio,
-        "memory_ratio": memory_ratio,
-        "memory_bytes": memory_bytes,
-        "io_wait_ratio": io_wait_ratio,
-        "network_receive_bytes_per_s": network_receive_bytes_per_s,
-        "network_transmit_bytes_per_s": network_transmit_bytes_per_s,
-    }
-    _guarded(lambda: _tracker.sample(instance=instance, **measured))
+    measured = locals()
+    _guarded(lambda: _tracker.sample(**measured))
 
 
 def _guarded(report: Callable[[], None]) -> None:
