@@ -11,8 +11,8 @@ through the logger `flowchain`. Before `init` everything may be called and nothi
 """
 
 import atexit
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowchain import records
@@ -40,6 +40,8 @@ from flowchain.starting import begin, channel_makers
 from flowchain.tracker import Outlet, Tracker, here
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flowchain.chains import execute_business_workflow, execute_chain, execute_user_chain, register_chain
     from flowchain.plan import fetch_definition
     from flowchain.results import ChainExecution, Retry, StepResult, UserContext
@@ -133,7 +135,7 @@ def init(
     channel: str | MakeChannel | Sequence[str | MakeChannel] | None = None,
     url: str | None = None,
     api_key: str | None = None,
-    file: str | Path | None = None,
+    file: "str | Path | None" = None,
     sample_rate: float | None = None,
     slow_ms: float | None = None,
     metrics: str | None = None,
@@ -162,8 +164,7 @@ def init(
         _publisher = begin(_tracker, settings, makers)
     except Exception as error:  # noqa: BLE001 - the host goes on, and nothing is sent
         _tracker.outlet = None
-        why = f"{type(error).__name__}: {error}"
-        _guarded(lambda: logger.warning("flowchain: cannot report: %s", why))
+        _guarded(functools.partial(logger.warning, "flowchain: cannot report: %r", error))
 
 
 def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
@@ -262,8 +263,7 @@ def continued(headers: Headers) -> Continued:
 
 
 def consumed(message: Any) -> Consumed | None:
-    """Return what `step(consumed=...)` wants of a consumed Kafka record (confluent-kafka, aiokafka, kafka-python, Faust);
-    its time in the broker ends now."""
+    """Return what `step(consumed=...)` wants of a consumed Kafka record, of any client; its time in the broker ends now."""
     return _or(None, lambda: records.consumed(message))
 
 
