@@ -36,6 +36,7 @@ from infra.cli import (
     simulate,
     soaking,
     stack,
+    taking_in,
     topics,
     verify,
     worker,
@@ -62,7 +63,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, asking, soaking, retention, settings):
+for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, asking, taking_in, soaking, retention, settings):
     module.register(app)
 
 
