@@ -6,14 +6,16 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import flowchain
 from connectors.settings import Settings
 from connectors.topics import apply_topics
 from flowchain.context import Context, Flow, to_headers
+from infra.bench import loopback
 from infra.bench.loading import Tell
 from infra.bench.machine import machine
+from infra.bench.processes import BenchError
 from infra.bench.tracked_app import APPS, PATH, App, tracked
 from infra.devstack import Stack
 
@@ -26,8 +28,15 @@ CARRIED = to_headers(Context(_FLOW, _FLOW.fields(), "00f067aa0ba902b7", "gate"))
 HEADERS = {"host": "orders.example", "user-agent": "bench", "accept": "*/*", "accept-encoding": "gzip"}
 
 
+class Took(NamedTuple):
+    """Time by the clock, and of the processor: every thread of this process."""
+
+    wall: float
+    cpu: float
+
+
 def measure(stack: Stack, requests: int, tell: Tell) -> dict[str, Any]:
-    """Return requests per second and µs per request of each application, with the middleware and without."""
+    """Return requests per second and µs of the processor per request of each application, with the middleware and without."""
     apply_topics(Settings(bootstrap_servers=stack.bootstrap_servers))
     with _one_core():
         flowchain.init("bench", stack.bootstrap_servers)
@@ -35,7 +44,10 @@ def measure(stack: Stack, requests: int, tell: Tell) -> dict[str, Any]:
             found = {name: asyncio.run(_compare(name, requests, tell)) for name in APPS}
         finally:
             flowchain.shutdown(1.0)
-    return {"requests": requests, "rounds": ROUNDS, "target_per_s": TARGET_PER_S, "apps": found, "machine": machine()}
+    core = max(os.sched_getaffinity(0))
+    over_loopback = {name: loopback.compare(stack.bootstrap_servers, name, requests, core) for name in ("starlette", "fastapi")}
+    return {"requests": requests, "rounds": ROUNDS, "target_per_s": TARGET_PER_S, "apps": found, "uvicorn": over_loopback,
+            "machine": machine()}  # fmt: skip
 
 
 @contextmanager
@@ -50,27 +62,30 @@ def _one_core() -> Iterator[None]:
 
 
 async def _compare(name: str, requests: int, tell: Tell) -> dict[str, Any]:
-    """Return µs per request: medians of rounds that take turns, until every event of a round was delivered."""
+    """Return the medians of rounds that take turns, each until all its events were delivered."""
     ways = {"plain": (APPS[name](), HEADERS), "begins": (tracked(name), HEADERS), "continues": (tracked(name), HEADERS | CARRIED)}
-    times: dict[str, list[float]] = {way: [] for way in ways}
+    took: dict[str, list[Took]] = {way: [] for way in ways}
     for number in range(ROUNDS + 1):
         for way, (app, headers) in ways.items():
-            took_s = await _serve(app, headers, requests if number else requests // 10)
+            found = await _serve(app, headers, requests if number else requests // 10)
             if number:  # else it was warm-up
-                times[way].append(took_s / requests * 1e6)
+                took[way].append(Took(found.wall / requests * 1e6, found.cpu / requests * 1e6))
         tell(name, number, ROUNDS)
-    lost = flowchain.stats().dropped
-    plain_us = statistics.median(times["plain"])
-    return {way: _figures(values, plain_us) for way, values in times.items()} | {"dropped": dict(lost)}
+    plain_us = _median(took["plain"]).cpu
+    figures = {way: _figures(_median(each), plain_us) for way, each in took.items()}
+    return {**figures, "dropped": dict(flowchain.stats().dropped)}
 
 
-def _figures(times_us: list[float], plain_us: float) -> dict[str, float]:
-    median_us = statistics.median(times_us)
-    return {"per_s": round(1e6 / median_us), "us": round(median_us, 2), "overhead_us": round(median_us - plain_us, 2)}
+def _median(took: list[Took]) -> Took:
+    return Took(*map(statistics.median, zip(*took, strict=True)))
 
 
-async def _serve(app: App, headers: dict[str, str], requests: int) -> float:
-    """Return the seconds that the requests took, one after another, and their events until they are delivered."""
+def _figures(took_us: Took, plain_us: float) -> dict[str, float]:
+    return {"per_s": round(1e6 / took_us.wall), "cpu_us": round(took_us.cpu, 1), "overhead_us": round(took_us.cpu - plain_us, 1)}
+
+
+async def _serve(app: App, headers: dict[str, str], requests: int) -> Took:
+    """Return what the requests took, one after another, and their events until they are delivered."""
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     constant = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": PATH,
                 "raw_path": PATH.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": encoded,
@@ -84,16 +99,16 @@ async def _serve(app: App, headers: dict[str, str], requests: int) -> float:
         if message["type"] == "http.response.start":
             statuses.add(message["status"])
 
-    began_s = time.perf_counter()
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
     for number in range(requests):
         await app(dict(constant), receive, send)
         if not number % 100:
             await asyncio.sleep(0)
     _delivered()
-    took_s = time.perf_counter() - began_s
+    took = Took(time.perf_counter() - wall_s, time.process_time() - cpu_s)
     if statuses != {200}:
-        raise RuntimeError(f"the application answered {statuses}")
-    return took_s
+        raise BenchError(f"the application answered {statuses}")
+    return took
 
 
 def _delivered() -> None:

@@ -31,7 +31,8 @@ async def _order_of_fastapi(order_id: int) -> dict[str, int]:
     return {}
 
 
-def _fastapi() -> FastAPI:
+def fastapi() -> FastAPI:
+    """Return an application of one route."""
     app = FastAPI()
     app.get("/orders/{order_id}")(_order_of_fastapi)
     return app
@@ -42,7 +43,7 @@ def starlette() -> Starlette:
     return Starlette(routes=[Route("/orders/{order_id:int}", _order)])
 
 
-APPS: dict[str, Callable[[], App]] = {"bare": lambda: bare, "starlette": starlette, "fastapi": _fastapi}
+APPS: dict[str, Callable[[], App]] = {"bare": lambda: bare, "starlette": starlette, "fastapi": fastapi}
 
 
 def tracked(name: str) -> App:

@@ -37,6 +37,7 @@ from infra.cli import (
     simulate,
     soaking,
     stack,
+    taking_in,
     topics,
     verify,
     worker,
@@ -64,7 +65,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, evaluate, bench, measuring, asking, soaking, retention, settings):
+for module in (
+    stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, evaluate, bench, measuring,
+    asking, taking_in, soaking, retention, settings,
+):
     module.register(app)
 
 

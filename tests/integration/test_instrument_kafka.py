@@ -15,8 +15,9 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from instrument_world import Reported, reporting
 
 import flowchain
+from flowchain import records
 from flowchain.integrations import aiokafka as aiokafka_wrapped
-from flowchain.integrations import carrying, confluent, consuming, injecting, kafka_python, records, work
+from flowchain.integrations import carrying, confluent, consuming, injecting, kafka_python, work
 from infra.devstack import Stack
 
 Produce = Callable[[str, str, list[bytes]], None]

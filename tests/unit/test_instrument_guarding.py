@@ -44,7 +44,7 @@ def inner(module: ModuleType) -> list[str]:
 
 
 FUNCTIONS = [(module, name) for module in MODULES for name in inner(module)]
-METHODS = [(Work, name) for name in ("__init__", "begin", "end", "leave")]
+METHODS = [(Work, name) for name in ("__init__", "begin", "end", "fail", "_end", "leave")]
 
 
 @pytest.fixture(autouse=True)
