@@ -35,7 +35,7 @@ from flowchain.ids import Ids
 from flowchain.metrics import FlowMetricsCollector
 from flowchain.publisher import Publisher, Stats
 from flowchain.settings import Settings
-from flowchain.spans import NOTHING, Carried, Consumed, Continued, Execution, F, Step, StepOptions
+from flowchain.spans import NOTHING, Carried, Consumed, Continued, Execution, F, Scope, Step, StepOptions
 from flowchain.starting import begin, channel_makers
 from flowchain.tracker import Outlet, Tracker, here
 
@@ -48,59 +48,18 @@ if TYPE_CHECKING:
     from flowchain.runner import ChainRunner
 
 __all__ = [
-    "CATEGORIES",
-    "Channel",
-    "ChainExecution",
-    "ChainRunner",
-    "Clock",
-    "Consumed",
-    "Context",
-    "Counts",
-    "Execution",
-    "FileChannel",
-    "FlowMetricsCollector",
-    "HttpChannel",
-    "Ids",
-    "KafkaChannel",
-    "LogChannel",
-    "MemoryChannel",
-    "Outlet",
-    "Publisher",
-    "Retry",
-    "Stats",
-    "Step",
-    "StepOptions",
-    "StepResult",
-    "SystemClock",
-    "Tracker",
-    "UserContext",
-    "WebSocketChannel",
-    "carry",
-    "classify",
-    "complete",
-    "consumed",
-    "continued",
-    "current",
-    "execute_business_workflow",
-    "execute_chain",
-    "execute_user_chain",
-    "execution",
-    "extract",
-    "fail",
-    "fetch_definition",
-    "init",
-    "inject",
-    "instrument",
-    "joined",
-    "log",
-    "register_chain",
-    "sample",
-    "shutdown",
-    "stats",
-    "step",
-]
+    "CATEGORIES", "ChainContextManager", "ChainEventPublisher", "ChainExecution", "ChainRunner", "Channel", "Clock",
+    "Consumed", "Context", "Counts", "Execution", "FileChannel", "FlowMetricsCollector", "FlowTracker",
+    "HttpChannel", "Ids", "KafkaChannel", "LogChannel", "MemoryChannel", "Outlet", "Publisher", "Retry", "Stats",
+    "Step", "StepOptions", "StepResult", "SystemClock", "Tracker", "UserContext", "WebSocketChannel", "carry",
+    "classify", "complete", "consumed", "continued", "current", "execute_business_workflow", "execute_chain",
+    "execute_user_chain", "execution", "extract", "fail", "fetch_definition", "init", "inject", "instrument",
+    "joined", "log", "register_chain", "sample", "shutdown", "stats", "step",
+]  # fmt: skip
 
 T = TypeVar("T")
+FlowTracker, ChainContextManager, ChainEventPublisher = Tracker, Scope, Publisher
+"""The names that FlowChain's concept has for them."""
 EXIT_TIMEOUT_S = 5.0
 _tracker = Tracker("unknown", None)
 _publisher: Publisher | Fanout | None = None

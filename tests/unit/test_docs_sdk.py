@@ -64,3 +64,9 @@ def test_the_metrics_are_those_of_the_code() -> None:
 def test_the_bounds_are_those_of_the_code() -> None:
     assert f"When {MAX_HELD:,} events are held" in TEXT and f"at most {MAX_SLOW_MS:.0f}" in TEXT
     assert f"At most {MAX_SERIES:,} chains and steps" in TEXT and f"within {flowchain.EXIT_TIMEOUT_S:.0f} s" in TEXT
+
+
+def test_every_public_name_is_there_and_the_concept_s_names_too() -> None:
+    assert all(getattr(flowchain, name) is not None for name in flowchain.__all__)
+    assert {"FlowTracker", "ChainContextManager", "FlowMetricsCollector", "ChainEventPublisher"} <= set(flowchain.__all__)
+    assert issubclass(flowchain.Step, flowchain.ChainContextManager)
