@@ -16,6 +16,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import intake_output as output
+from agents.garbage import spare_collections
 from agents.intake_state import restore
 from connectors.intake.bridges import Bridge, cloudevents_bridge, mapped_bridge, spans_bridge
 from connectors.intake.mapping import read_mappings
@@ -82,6 +83,7 @@ class IntakeWorker:
             signal.signal(number, self._stop)
         server = serve(self.health, self.settings)
         log.info("serving", port=server.server_address[1])
+        spare_collections()
         kept = self._kept
         self._consumer.subscribe([self._spans, *map(_pattern, self._bridges)], on_assign=kept(self._on_assign), on_revoke=kept(self._on_revoke), on_lost=kept(self._on_lost))
         try:

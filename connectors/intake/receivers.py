@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import ExitStack
 
 import structlog
 import uvicorn
@@ -20,11 +21,14 @@ class Receivers:
     """Serves OTLP until `close`; raises PortTaken."""
 
     def __init__(self, settings: Settings) -> None:
-        self._producer = AcknowledgedProducer(settings)
-        reception = Reception(settings, self._producer)
         host, most_bytes = settings.intake_host, settings.intake_body_bytes
-        listener = _listen(host, settings.intake_http_port)
-        self._grpc, grpc_port = otlp_grpc.serve(reception, host, settings.intake_grpc_port, most_bytes)
+        with ExitStack() as undo:
+            self._producer = AcknowledgedProducer(settings)
+            undo.callback(self._producer.close)
+            reception = Reception(settings, self._producer)
+            listener = undo.enter_context(_listen(host, settings.intake_http_port))
+            self._grpc, grpc_port = otlp_grpc.serve(reception, host, settings.intake_grpc_port, most_bytes)
+            undo.pop_all()
         http_port: int = listener.getsockname()[1]
         self.addresses = {"http": f"http://{host}:{http_port}{otlp_http.PATH}", "grpc": f"{host}:{grpc_port}"}
         config = uvicorn.Config(

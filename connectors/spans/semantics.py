@@ -3,13 +3,16 @@
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from connectors.spans.attributes import attempt, bounded, consumed_record, consumes
+from connectors.spans.attributes import RESENDS, attempt, bounded, consumed_record, consumes
 from connectors.spans.model import AttributeValue, Audit, Kind, Options, ParentRef, Span, first_text
 from connectors.spans.names import clean_id, clean_name
 
 CHAIN, EXECUTION = ("flowchain.chain", "flowchain-chain"), ("flowchain.execution", "flowchain-execution")
 """Attributes that say which execution of which chain a span is part of; the second name of each is that of the SDK's baggage, which
 comes as an attribute where OpenTelemetry's baggage span processor is in use."""
+_USER = ("user.id", "enduser.id")
+_RARE = frozenset((*CHAIN, *EXECUTION, *_USER, *RESENDS))
+"""One look for all of them: most spans have none."""
 STATE = "flowchain="
 """Begins the SDK's entry in tracestate, which spans hold as it came and goes on."""
 
@@ -62,17 +65,20 @@ def span_of(seen: Seen, resource: dict[str, AttributeValue], options: Options, a
     values, kind = seen.attributes, seen.kind
     error_type, error_message = _error(seen) if seen.failed else ("", "")
     consumed = consumed_record(values) if consumes(kind, values) else None
-    carried = _carried(seen) if STATE in seen.trace_state else _NOTHING
-    tenant = first_text(resource, options.tenant_attribute) or first_text(values, options.tenant_attribute) or carried.tenant
-    chain = first_text(values, *CHAIN) or first_text(resource, *CHAIN) or carried.chain
-    execution = first_text(values, *EXECUTION) or carried.execution
+    tenant = resource.get(options.tenant_attribute) or values.get(options.tenant_attribute) or ""
+    chain, execution, user, tried = first_text(resource, *CHAIN), "", "", 1
+    if not _RARE.isdisjoint(values):
+        chain, execution = first_text(values, *CHAIN) or chain, first_text(values, *EXECUTION)
+        user, tried = first_text(values, *_USER), attempt(values)
+    if STATE in seen.trace_state:
+        carried = _carried(seen)
+        tenant, chain, execution = tenant or carried.tenant, chain or carried.chain, execution or carried.execution
     if kind:
         values["span.kind"] = kind
     return Span(
         seen.trace_id, seen.span_id, first_text(resource, "service.name"), seen.name, seen.start_ns, seen.end_ns, _parents(seen), kind,
-        seen.failed, error_type, error_message, tenant, first_text(values, "user.id", "enduser.id"), attempt(values), consumed,
-        bounded(values, audit), clean_name(chain) if chain else "", clean_id(execution) if execution else "",
-        STATE in seen.trace_state,
+        seen.failed, error_type, error_message, str(tenant), user, tried, consumed, bounded(values, audit),
+        clean_name(chain) if chain else "", clean_id(execution) if execution else "", STATE in seen.trace_state,
     )  # fmt: skip
 
 
