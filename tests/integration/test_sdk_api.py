@@ -79,3 +79,13 @@ def test_a_key_of_another_tenant_and_none_at_all_are_counted(api: Api, address: 
 def test_bodies_may_be_gzip(api: Api, body: bytes, encoding: str, status: int) -> None:
     headers = {**api.headers("acme", "service"), "content-type": "application/json", "content-encoding": encoding}
     assert api.client.post("/v1/events", content=body, headers=headers).status_code == status
+
+
+def test_a_registered_chain_is_fetched_and_run(api: Api, address: str) -> None:
+    steps = [{"name": "double", "component": "maths"}, {"name": "text", "component": "maths"}]
+    api.send("PUT", "/v1/flows/fetched%20chain", {"name": "fetched chain", "version": "7", "steps": steps})
+    definition = flowchain.fetch_definition("fetched chain", f"http://{address}", api.keys["acme", "viewer"])
+    runner = flowchain.ChainRunner(definition, {"double": lambda n: 2 * n, "text": str})
+    assert runner.run(4).output == "8" and runner.plan.version == "7"
+    with pytest.raises(OSError, match="404"):
+        flowchain.fetch_definition("no such chain", f"http://{address}", api.keys["acme", "viewer"])
