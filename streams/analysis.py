@@ -71,7 +71,7 @@ class Analysis:
         self.slices = SliceStage(settings.limits)
         self.health = HealthStage(settings.limits)
         self._anomaly = AnomalyStage(settings.anomaly)
-        self._impact = ImpactStage(settings.impact)
+        self.impact = ImpactStage(settings.impact)
         self._alerts = AlertStage(settings.alerts)
         self._slos = SloStage(settings.limits, books.slos, settings.max_slos)
         self._usage = UsageStage(settings.limits, books.tenants, settings.usage)
@@ -79,7 +79,7 @@ class Analysis:
             "slices": self.slices,
             "health": self.health,
             "anomaly": self._anomaly,
-            "impact": self._impact,
+            "impact": self.impact,
             "alerts": self._alerts,
             "slos": self._slos,
             "usage": self._usage,
@@ -94,14 +94,14 @@ class Analysis:
     @property
     def _due_us(self) -> int:
         """Event time at which something happens though nothing comes."""
-        return min(self.health.due_us, self._impact.due_us, self._alerts.due_us, self._slos.due_us)
+        return min(self.health.due_us, self.impact.due_us, self._alerts.due_us, self._slos.due_us)
 
     def _pass(self, moment: Moment) -> Findings:
         for added in moment.additions:
-            self._impact.observe(added.deltas, added.edges, moment.source_topic, added.partition)
+            self.impact.observe(added.deltas, added.edges, moment.source_topic, added.partition)
         closed = self.health.apply(moment)
-        anomalies = self._anomaly.apply(closed.windows, self._impact.frozen)
-        incidents = self._impact.advance(closed.watermark_us, anomalies)
+        anomalies = self._anomaly.apply(closed.windows, self.impact.frozen)
+        incidents = self.impact.advance(closed.watermark_us, anomalies)
         alerts = self._alerts.apply(incidents, closed.watermark_us)
         spoken = self._slos.apply(closed.windows, closed.watermark_us)
         limits = self._usage.apply(closed.windows, closed.watermark_us)

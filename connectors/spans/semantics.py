@@ -48,16 +48,16 @@ class Carried(NamedTuple):
     execution: str = ""
 
 
-_NOTHING = Carried()
+def _carried(seen: Seen) -> Carried | None:
+    """Return what came from a service with the SDK, None where nothing did.
 
-
-def _carried(seen: Seen) -> Carried:
-    """Return what came from a service with the SDK: `flowchain=<span>;<chain>;<tenant>;<execution where it is not the trace>`."""
+    `flowchain=<span>;<chain>;<tenant>;<execution where it is not the trace>`; only the span where that would be too long.
+    """
     for member in seen.trace_state.split(","):
-        _, *about = map(unquote, member.strip().split(";"))
-        if member.strip().startswith(STATE) and len(about) >= 3:
-            return Carried(about[0], about[1], about[2] or seen.trace_id)
-    return _NOTHING
+        if member.strip().startswith(STATE):
+            _, *about = map(unquote, member.strip().split(";"))
+            return Carried(about[0], about[1], about[2] or seen.trace_id) if len(about) == 3 else Carried()
+    return None
 
 
 def span_of(seen: Seen, resource: dict[str, AttributeValue], options: Options, audit: Audit) -> Span:
@@ -70,15 +70,15 @@ def span_of(seen: Seen, resource: dict[str, AttributeValue], options: Options, a
     if not _RARE.isdisjoint(values):
         chain, execution = first_text(values, *CHAIN) or chain, first_text(values, *EXECUTION)
         user, tried = first_text(values, *_USER), attempt(values)
-    if STATE in seen.trace_state:
-        carried = _carried(seen)
+    carried = _carried(seen) if seen.trace_state else None
+    if carried is not None:
         tenant, chain, execution = tenant or carried.tenant, chain or carried.chain, execution or carried.execution
     if kind:
         values["span.kind"] = kind
     return Span(
         seen.trace_id, seen.span_id, first_text(resource, "service.name"), seen.name, seen.start_ns, seen.end_ns, _parents(seen), kind,
         seen.failed, error_type, error_message, str(tenant), user, tried, consumed, bounded(values, audit),
-        clean_name(chain) if chain else "", clean_id(execution) if execution else "", STATE in seen.trace_state,
+        clean_name(chain) if chain else "", clean_id(execution) if execution else "", carried is not None,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from streams.impact.incident import (
 )
 from streams.impact.settings import ImpactSettings
 from streams.impact.tenant import Head, Tenant
+from streams.rootcause.base import Scene
 from streams.rootcause.executions import ExecutionReader
 from streams.rootcause.faults import FaultReader
 from streams.rootcause.memory import Counts
@@ -96,6 +97,11 @@ class ImpactStage:
         """Return whether an open incident speaks of a window's key: detectors must not learn from it."""
         tenant = self._tenants.get(window.tenant)
         return tenant is not None and any(i.touches(window.chain, window.component) for i in tenant.open())
+
+    def scene(self, tenant: str) -> Scene:
+        """Return what root-cause readers may look at; it changes with what is observed."""
+        found = self._tenants.get(tenant)
+        return found.scene() if found else Tenant(tenant, self._settings).scene()
 
     def _tenant(self, name: str) -> Tenant | None:
         """Return a tenant, a new one if there is room."""

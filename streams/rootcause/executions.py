@@ -19,9 +19,15 @@ from streams.rootcause.silence import is_complaint
 from streams.units import ERROR
 
 GRADES = 5
-OWN, GAP = "own time", "gap"
+OWN, GAP, CPU = "own time", "gap", "CPU"
 _TIMES = (OWN, GAP)
-_NOTHING = Counts("", "")
+WHOLE = ("", "")
+"""The context of what is told of a component as a whole."""
+_NOTHING = Counts(*WHOLE)
+_FADED = 0.5
+"""What decay has taken from a few normal units does not make them fewer."""
+_TINY = 1.0
+"""A millionth of a processor."""
 
 
 class ExecutionSettings(Struct, frozen=True):
@@ -40,6 +46,10 @@ class ExecutionSettings(Struct, frozen=True):
     grades: tuple[float, ...] = (2.0, 3.0, 4.5, 6.0)
     """log2 of the ratio to the normal median at which a grade begins."""
     min_normal_units: float = 3.0
+    deviations: tuple[float, ...] = (3.0, 6.0, 12.0, 24.0)
+    """Standard deviations above the normal median at which a grade of CPU begins."""
+    min_samples: float = 4.0
+    """CPU samples that must be known of normal."""
 
 
 DEFAULTS = ExecutionSettings()
@@ -66,6 +76,10 @@ class ExecutionReader:
 
     def read(self, scene: Scene) -> list[Finding]:
         """Return findings with positive scores, strongest first."""
+        return [finding for finding in self.weigh(scene) if finding.score > 0]
+
+    def weigh(self, scene: Scene) -> list[Finding]:
+        """Return a finding per component about which anything can be said, strongest first; below 0 = it speaks for it."""
         starts = scene.memory.window_starts()
         if not starts:
             return []
@@ -78,21 +92,22 @@ class ExecutionReader:
                 calls = bool(scene.graph.callees(name))
                 events.extend(item for item in context.events() if not _speaks_of_callee(item, calls, scene.silent))
                 times.extend(context.times(medians, self._settings))
+        times.extend(_processors(scene.memory.components, starts, self._settings))
         return self._score(events, times, starts)
 
     def _score(self, events: list[_Item], times: list[_Item], starts: list[int]) -> list[Finding]:
         half = np.array([0.5, 0.5])
         scored = list(zip(events, self._factors(events, half, half, self._settings.rho), strict=True))
-        pooled = self._pooled(times)
         flat = np.full(GRADES, 0.5)
-        scored += zip(times, self._factors(times, pooled, flat, self._settings.rho_drift), strict=True)
+        for kind in (OWN, GAP, CPU):
+            graded = [item for item in times if item.name == kind]
+            scored += zip(graded, self._factors(graded, self._pooled(graded), flat, self._settings.rho_drift), strict=True)
         weights = np.full(len(starts), (1.0 - self._settings.prior_start) / max(1, len(starts) - 1))
         weights[0] = self._settings.prior_start
         per: dict[str, list[tuple[_Item, Array]]] = {}
         for item, factors in scored:
             per.setdefault(item.component, []).append((item, factors))
-        findings = [self._finding(name, items, weights, starts) for name, items in per.items()]
-        return ordered([finding for finding in findings if finding.score > 0])
+        return ordered([self._finding(name, items, weights, starts) for name, items in per.items()])
 
     def _factors(self, items: list[_Item], prior: Array, own_prior: Array, rho_start: float) -> Array:
         if not items:
@@ -109,7 +124,7 @@ class ExecutionReader:
         """Return the prior over grades: what is common among all contexts, now or in normal, is no surprise."""
         pool = np.full(GRADES, 0.2)
         for item in items:
-            if item.normal.sum() >= self._settings.min_normal_units:
+            if item.normal.sum() > self._settings.min_normal_units - _FADED:
                 pool = pool + item.normal
             pool = pool + effective(item.windows.sum(0), self._settings.rho)
         result: Array = self._settings.pool * pool / pool.sum() + 1e-4
@@ -129,7 +144,10 @@ class ExecutionReader:
 
 
 class _Medians:
-    """Normal medians of own time and gap: of a context, else of its component, else of all."""
+    """Normal medians of own time and gap: of a context, else of its component, else of all.
+
+    One of too few units says nothing: of two, one may well have been odd.
+    """
 
     def __init__(self, components: dict[str, ComponentMemory], settings: ExecutionSettings) -> None:
         self._of: dict[tuple[str, str, str, str], float] = {}
@@ -137,7 +155,7 @@ class _Medians:
         for name, memory in components.items():
             for (chain, step), counts in memory.normal.items():
                 for kind, histogram in ((OWN, counts.own), (GAP, counts.gap)):
-                    if sum(histogram.values()) > 0:
+                    if sum(histogram.values()) > settings.min_normal_units - _FADED:
                         median = quantile(_whole(histogram), 0.5)
                         self._of[name, chain, step, kind] = median
                         groups.setdefault((name, kind), []).append(median)
@@ -189,7 +207,7 @@ class _Context:
     ) -> _Item:
         normal = _times(self.normal, kind)
         median = medians.of(self.component, self.key, kind)
-        if sum(normal.values()) < settings.min_normal_units and kind == OWN:
+        if sum(normal.values()) <= settings.min_normal_units - _FADED and kind == OWN:
             # Too little normal of its own: the first third of what is remembered stands for it.
             normal, median = {}, _early_median(histograms)
         limits = _limits(median, settings)
@@ -212,6 +230,33 @@ def _presence(counts: Counts, name: str, error: bool) -> tuple[float, float]:
 
 def _times(counts: Counts, kind: str) -> dict[int, float]:
     return counts.own if kind == OWN else counts.gap
+
+
+def _processors(components: dict[str, ComponentMemory], starts: list[int], settings: ExecutionSettings) -> list[_Item]:
+    """Return the grades of CPU samples: deviations from the normal median, but none finer than half of what others have."""
+    normal = {name: counts.cpu for name, memory in components.items() if (counts := memory.normal.get(WHOLE)) and counts.cpu}
+    known = {name: _spread(cpu) for name, cpu in normal.items() if sum(cpu.values()) >= settings.min_samples}
+    if not known:
+        return []
+    usual = float(np.median([spread for _, spread in known.values()]))
+    items = []
+    for name, (median, spread) in sorted(known.items()):
+        limits = [median + step * (spread + 0.5 * usual + _TINY) for step in settings.deviations]
+        windows = [components[name].recent.get(start, {}).get(WHOLE, _NOTHING).cpu for start in starts]
+        if any(windows):
+            rows = np.stack([_grade_counts(histogram, limits) for histogram in windows])
+            items.append(_Item(name, "", CPU, rows, _grade_counts(normal[name], limits), True))
+    return items
+
+
+def _spread(histogram: dict[int, float]) -> tuple[float, float]:
+    """Return the median of a histogram, and the standard deviation by its median absolute deviation."""
+    median = quantile(_whole(histogram), 0.5)
+    values = np.array([_value(index) for index in histogram])
+    order = np.argsort(np.abs(values - median))
+    weights = np.cumsum(np.array(list(histogram.values()))[order])
+    middle = int(np.searchsorted(weights, weights[-1] / 2))
+    return median, 1.4826 * float(np.abs(values - median)[order][middle])
 
 
 def _early_median(histograms: list[dict[int, float]]) -> float:
@@ -245,6 +290,8 @@ def _sentence(item: _Item, onset: int, since: int) -> str:
     total = later.sum()
     when = f"since {clock(since)}" if onset else "in all that is remembered"
     place = f"{item.component}/{item.step}"
+    if item.name == CPU:
+        return f"{item.component}: CPU far above its normal median in {later[1:].sum():.0f} of {total:.0f} samples {when}"
     if len(later) == GRADES:
         slow = later[1:].sum()
         return f"{place}: {item.name} at least 4 times the normal median in {slow:.0f} of {total:.0f} executions {when}"

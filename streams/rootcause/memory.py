@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from schemas.internal import Delta
 from streams.booking import MAX_INDICATORS, first_by_name
+from streams.histogram import bucket_index
 
 Context = tuple[str, str, str]
 """(chain, step, component)"""
@@ -76,6 +77,8 @@ class Counts(Struct):
     indicators: dict[str, float] = {}
     own: dict[int, float] = {}
     gap: dict[int, float] = {}
+    cpu: dict[int, float] = {}
+    """Histogram of samples of the share of a processor, in millionths; of the whole component, so in its context ("", "")."""
     violations: dict[str, float] = {}
     damage: Damage | None = None
 
@@ -97,6 +100,10 @@ class Counts(Struct):
         for mine, other in self._maps(delta):
             for key, count in other.items():
                 mine[key] = mine.get(key, 0.0) + count
+        count, total, _ = delta.samples.get("cpu_ratio", _NO_SAMPLES)
+        if count:
+            index = bucket_index(total // count)
+            self.cpu[index] = self.cpu.get(index, 0.0) + count
 
     def _maps(self, delta: Delta) -> tuple[tuple[dict, dict], ...]:  # type: ignore[type-arg]
         return (
@@ -117,7 +124,8 @@ class Counts(Struct):
 
 
 _SUMS = ("windows", "events", "started", "completed", "failed", "duration_sum_us", "units", "clean")
-_MAPS = ("indicators", "own", "gap", "violations")
+_MAPS = ("indicators", "own", "gap", "cpu", "violations")
+_NO_SAMPLES = (0, 0, 0.0)
 _FAINT = 0.01
 """Decayed counts below this are dropped, so that maps stay small."""
 

@@ -9,11 +9,12 @@ from test_rootcause_world import HEALTHY, START_US, Fault, World, additions
 
 from schemas.internal import Delta
 from streams.graph import Graph
+from streams.histogram import bucket_index
 from streams.rootcause.base import Scene
 from streams.rootcause.bayes import log_gamma
 from streams.rootcause.executions import ExecutionReader
 from streams.rootcause.faults import FaultReader
-from streams.rootcause.memory import Memory, MemorySettings
+from streams.rootcause.memory import Counts, Memory, MemorySettings
 from streams.rootcause.ranking import Ranking
 from streams.rootcause.troubles import surprise
 from streams.rootcause.windows import damage, shares
@@ -75,6 +76,30 @@ def test_execution_reader_says_where_the_error_began() -> None:
 def test_fault_reader_leaves_victims_out() -> None:
     findings = FaultReader().read(scene(Fault("database", "error", 60), 100))
     assert [finding.component for finding in findings if finding.score > 1] == ["database"]
+
+
+def test_a_busy_processor_counts_against_its_component() -> None:
+    memory = Memory()
+    for window in range(80):
+        for number, name in enumerate("abc"):
+            share = 0.9 if name == "b" and window >= 75 else 0.1 + 0.002 * ((window + number) % 5)
+            samples = {"cpu_ratio": (1, round(share * 1e6), share)}
+            memory.observe(Delta("t", "", "", name, START_US + window * 10_000_000, 0, 0, events=1, samples=samples))
+        memory.fold(lambda context, start: False)
+    found = ExecutionReader().read(Scene(memory, Graph()))
+    assert [finding.component for finding in found] == ["b"]
+    assert "CPU far above its normal median in 5 of 5 samples" in found[0].reason
+
+
+def test_two_normal_executions_are_too_few_to_be_slow_against() -> None:
+    known, odd = {bucket_index(4_000): 20.0}, {bucket_index(0): 1.0, bucket_index(6_000): 1.0}
+    memory = Memory()
+    for name, normal in (("a", known), ("b", known), ("c", odd)):
+        memory.restore(name, None, [Counts("chain", "step", last_us=START_US, units=20.0, gap=normal)])
+        for window in range(6):
+            counts = Counts("chain", "step", units=2.0, clean=2.0, gap={bucket_index(5_000): 2.0})
+            memory.restore(name, START_US + (window + 40) * 10_000_000, [counts])
+    assert ExecutionReader().read(Scene(memory, Graph())) == []
 
 
 def test_memory_does_not_learn_what_was_ill() -> None:

@@ -1,6 +1,6 @@
 """Strict mid-rank: a tie is nobody's gain."""
 
-from streams.scoring.ranks import hits, mid_rank
+from streams.scoring.ranks import hits, left_out, mid_rank
 
 
 def test_rank_counts_higher_ones_and_half_of_the_equal_ones() -> None:
@@ -11,3 +11,12 @@ def test_rank_counts_higher_ones_and_half_of_the_equal_ones() -> None:
 def test_what_was_not_ranked_has_no_rank_and_is_a_miss() -> None:
     assert mid_rank({"a": 1.0}, "b") is None
     assert [hits([1.0, 1.5, None], k) for k in (1, 3, 100)] == [1, 2, 2]
+
+
+def test_settings_are_chosen_on_the_other_groups() -> None:
+    first, second = [1.0, 1.0, 9.0], [9.0, 1.0, 1.0]
+    assert left_out(["a", "b", "c"], [first, second]) == [9.0, 1.0, 9.0]
+
+
+def test_of_equal_settings_the_first_are_taken() -> None:
+    assert left_out(["a", "b"], [[1.0, 5.0], [1.0, 4.0]]) == [1.0, 5.0]

@@ -29,7 +29,12 @@ def test_what_the_span_itself_says_goes_before() -> None:
     assert (span.chain, span.tenant) == ("another", "globex")
 
 
-@pytest.mark.parametrize("state", ["", "rojo=1", "flowchain=00f067aa0ba902b7", "flowchain", "xflowchain=a;b;c;d"])
+@pytest.mark.parametrize("state", ["", "rojo=1", "flowchain", "xflowchain=a;b;c;d"])
 def test_other_states_say_nothing(state: str) -> None:
     span = span_of(seen(state), {}, Options(), Audit())
-    assert (span.chain, span.execution) == ("", "")
+    assert (span.chain, span.execution, span.joins) == ("", "", False)
+
+
+def test_an_entry_of_a_span_alone_says_that_the_execution_was_begun_elsewhere() -> None:
+    span = span_of(seen("flowchain=00f067aa0ba902b7"), {}, Options(), Audit())
+    assert (span.chain, span.execution, span.joins) == ("", "", True)
