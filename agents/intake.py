@@ -17,7 +17,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from agents import intake_output as output
 from agents.intake_state import restore
-from connectors.intake.bridges import Bridge, cloudevents_bridge, spans_bridge
+from connectors.intake.bridges import Bridge, cloudevents_bridge, mapped_bridge, spans_bridge
+from connectors.intake.mapping import read_mappings
 from connectors.intake.receivers import Receivers
 from connectors.intake.receiving import options_of
 from connectors.intake.spans import decode_spans
@@ -121,7 +122,7 @@ class IntakeWorker:
             output.publish_events(self._transactions.producer, self._events, events)
         else:
             bridged = self._bridges[topic](message)
-            INTAKE_RECORDS.labels(topic, bridged.refused[0] if bridged.refused else "bridged").inc()
+            INTAKE_RECORDS.labels(topic, bridged.outcome).inc()
             output.publish_bridged(self._transactions.producer, self.settings, message, bridged)
         self._next[topic, partition] = (message.offset() or 0) + 1
         self._changed.add((topic, partition))
@@ -248,6 +249,8 @@ def bridges_of(settings: Settings) -> dict[str, Bridge]:
     bridges: dict[str, Bridge] = {settings.topic(CLOUDEVENTS.name): cloudevents_bridge(settings)}
     if settings.intake_spans_topic:
         bridges[settings.intake_spans_topic] = spans_bridge(settings, options_of(settings))
+    if settings.intake_mapping:
+        bridges |= {topic: mapped_bridge(settings, mapper) for topic, mapper in read_mappings(settings.intake_mapping).items()}
     return bridges
 
 

@@ -10,6 +10,7 @@ from confluent_kafka import Message
 from connectors.acknowledged import Record
 from connectors.deadletters import headers_of
 from connectors.intake.cloudevents import NoCloudEvent, from_binary, from_structured, is_structured, parsed
+from connectors.intake.mapping import Mapper, NoValue
 from connectors.intake.posted import key_of
 from connectors.intake.spans import from_bytes
 from connectors.settings import Settings
@@ -28,6 +29,11 @@ class Bridged:
     records: list[Record] = field(default_factory=list)
     refused: tuple[Stage, str] | None = None
     """Stage and reason, which names the field and holds no value of it; the record goes to the dead letters as it was."""
+
+    @property
+    def outcome(self) -> str:
+        """What `flowchain_intake_records_total` counts it as."""
+        return self.refused[0] if self.refused else "bridged" if self.records else "left out"
 
 
 Bridge = Callable[[Message], Bridged]
@@ -69,25 +75,50 @@ def cloudevents_bridge(settings: Settings) -> Bridge:
             return Bridged(refused=("null", "the record has no value"))
         try:
             if is_structured(content_type):
-                return bridged_event(from_structured(parsed(value or b"")), topic)
-            return bridged_event(from_binary(headers, content_type, value, "ce_"), topic)
+                return bridged_events([from_structured(parsed(value or b""))], topic)
+            return bridged_events([from_binary(headers, content_type, value, "ce_")], topic)
         except NoCloudEvent as error:
             return Bridged(refused=("validate", str(error)[:512]))
 
     return bridge
 
 
-def bridged_event(event: dict[str, Any], topic: str) -> Bridged:
-    """Return the record of an event for the events topic, or why it is none."""
+def mapped_bridge(settings: Settings, mapper: Mapper) -> Bridge:
+    """Return the bridge from a topic that a mapping file speaks of; a record of which one event is refused becomes none."""
+    topic = settings.topic(EVENTS.name)
+
+    def bridge(message: Message) -> Bridged:
+        value = message.value()
+        if value is None:
+            return Bridged(refused=("null", "the record has no value"))
+        return mapped(mapper, value, message.timestamp()[1] * 1000, topic)
+
+    return bridge
+
+
+def mapped(mapper: Mapper, value: bytes, record_us: int, topic: str) -> Bridged:
+    """Return what a mapping makes of a record's value; `record_us` is the time of the record itself."""
     try:
-        encoded = orjson.dumps(event)
-    except TypeError:
-        return Bridged(refused=("decode", "holds a text that is no UTF-8"))
-    found = decode_record(encoded)
-    if isinstance(found, Refused):
-        stage: Stage = "oversize" if found.stage == "oversize" else "validate"
-        return Bridged(refused=(stage, found.reason))
-    return Bridged([(topic, key_of(found), encoded)])
+        return bridged_events(mapper.events(orjson.loads(value), record_us), topic)
+    except orjson.JSONDecodeError:
+        return Bridged(refused=("decode", "not JSON"))
+    except NoValue as error:
+        return Bridged(refused=("validate", str(error)))
+
+
+def bridged_events(events: list[dict[str, Any]], topic: str) -> Bridged:
+    """Return the records of events for the events topic, or why one of them is none."""
+    records: list[Record] = []
+    for event in events:
+        try:
+            encoded = orjson.dumps(event)
+        except TypeError:
+            return Bridged(refused=("decode", "holds a text that is no UTF-8, or a number beyond 64 bits"))
+        found = decode_record(encoded)
+        if isinstance(found, Refused):
+            return Bridged(refused=("oversize" if found.stage == "oversize" else "validate", found.reason))
+        records.append((topic, key_of(found), encoded))
+    return Bridged(records)
 
 
 def as_text(value: str | bytes | None) -> str:

@@ -6,16 +6,13 @@ import grpc
 from confluent_kafka import KafkaException
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from connectors.intake import PortTaken
 from connectors.intake.receiving import Reception
 from connectors.intake.spans import from_proto
 from connectors.spans import otlp_proto
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 THREADS = 8
-
-
-class PortTaken(Exception):
-    """An address cannot be served, in one sentence."""
 
 
 def serve(reception: Reception, host: str, port: int, most_bytes: int) -> tuple[grpc.Server, int]:

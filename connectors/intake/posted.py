@@ -96,7 +96,10 @@ def read_body(content_type: str, headers: list[tuple[str, str]], body: bytes) ->
             raise Unreadable("a batch of CloudEvents is a JSON array")
         return list(map(_structured, value))
     if kind == cloudevents.STRUCTURED:
-        return [_structured(_parsed(body))]
+        value = _parsed(body)
+        if not isinstance(value, dict):
+            raise Unreadable("a CloudEvent is a JSON object")
+        return [_structured(value)]
     if any(name.lower() == "ce-specversion" for name, _ in headers):
         return [_binary(headers, content_type, body)]
     return events_of(body)

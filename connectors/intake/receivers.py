@@ -7,8 +7,7 @@ import structlog
 import uvicorn
 
 from connectors.acknowledged import AcknowledgedProducer
-from connectors.intake import otlp_grpc, otlp_http
-from connectors.intake.otlp_grpc import PortTaken
+from connectors.intake import PortTaken, otlp_grpc, otlp_http
 from connectors.intake.receiving import Reception
 from connectors.settings import Settings
 

@@ -31,7 +31,7 @@ class LiveTrace:
     last_us: int
     basis: Basis = ""
     elsewhere: bool = False
-    """A span says that the execution was begun, and ends, where it came from: here are only steps of it."""
+    """The execution was begun, and ends, where it came from: here are only steps of it."""
     ended: bool = False
 
 
@@ -112,6 +112,7 @@ class LiveTraces:
         said = next((span for span in trace.spans.values() if span.chain), None)
         live.basis = "span" if said else "root" if is_root else "entry"
         self.told(live.basis)
+        live.elsewhere = entry.joins and not is_root
         if said and said.execution:
             live.elsewhere, trace.execution = True, said.execution
         held = sorted(trace.spans.values(), key=attrgetter("end_ns"))

@@ -55,6 +55,8 @@ class Span:
     """Of the execution, where the span itself names it; else the trace does."""
     execution: str = ""
     """Where the span names one that is not its trace: it was begun, and ends, elsewhere."""
+    joins: bool = False
+    """The SDK of FlowChain is among its callers."""
 
 
 @dataclass(slots=True)

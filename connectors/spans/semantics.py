@@ -7,13 +7,11 @@ from connectors.spans.attributes import attempt, bounded, consumed_record, consu
 from connectors.spans.model import AttributeValue, Audit, Kind, Options, ParentRef, Span, first_text
 from connectors.spans.names import clean_id, clean_name
 
-CHAIN, EXECUTION = "flowchain.chain", "flowchain.execution"
-"""Attributes of a span or its resource that say which execution of which chain it is part of. Baggage under these names comes as
-attributes too, by the baggage span processors of OpenTelemetry."""
-
-
-OWN_ENTRY = "flowchain"
-"""Our key in `tracestate`, which spans hold as it came and goes on."""
+CHAIN, EXECUTION = ("flowchain.chain", "flowchain-chain"), ("flowchain.execution", "flowchain-execution")
+"""Attributes that say which execution of which chain a span is part of; the second name of each is that of the SDK's baggage, which
+comes as an attribute where OpenTelemetry's baggage span processor is in use."""
+STATE = "flowchain="
+"""Begins the SDK's entry in tracestate, which spans hold as it came and goes on."""
 
 
 class Seen(NamedTuple):
@@ -53,9 +51,8 @@ _NOTHING = Carried()
 def _carried(seen: Seen) -> Carried:
     """Return what came from a service with the SDK: `flowchain=<span>;<chain>;<tenant>;<execution where it is not the trace>`."""
     for member in seen.trace_state.split(","):
-        key, _, value = member.strip().partition("=")
-        _, *about = map(unquote, value.split(";"))
-        if key == OWN_ENTRY and len(about) >= 3:
+        _, *about = map(unquote, member.strip().split(";"))
+        if member.strip().startswith(STATE) and len(about) >= 3:
             return Carried(about[0], about[1], about[2] or seen.trace_id)
     return _NOTHING
 
@@ -65,16 +62,17 @@ def span_of(seen: Seen, resource: dict[str, AttributeValue], options: Options, a
     values, kind = seen.attributes, seen.kind
     error_type, error_message = _error(seen) if seen.failed else ("", "")
     consumed = consumed_record(values) if consumes(kind, values) else None
-    carried = _carried(seen) if OWN_ENTRY in seen.trace_state else _NOTHING
+    carried = _carried(seen) if STATE in seen.trace_state else _NOTHING
     tenant = first_text(resource, options.tenant_attribute) or first_text(values, options.tenant_attribute) or carried.tenant
-    chain = first_text(values, CHAIN) or first_text(resource, CHAIN) or carried.chain
-    execution = first_text(values, EXECUTION) or carried.execution
+    chain = first_text(values, *CHAIN) or first_text(resource, *CHAIN) or carried.chain
+    execution = first_text(values, *EXECUTION) or carried.execution
     if kind:
         values["span.kind"] = kind
     return Span(
         seen.trace_id, seen.span_id, first_text(resource, "service.name"), seen.name, seen.start_ns, seen.end_ns, _parents(seen), kind,
         seen.failed, error_type, error_message, tenant, first_text(values, "user.id", "enduser.id"), attempt(values), consumed,
         bounded(values, audit), clean_name(chain) if chain else "", clean_id(execution) if execution else "",
+        STATE in seen.trace_state,
     )  # fmt: skip
 
 

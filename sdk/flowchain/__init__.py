@@ -11,8 +11,8 @@ through the logger `flowchain`. Before `init` everything may be called and nothi
 """
 
 import atexit
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flowchain import records
@@ -35,70 +35,31 @@ from flowchain.ids import Ids
 from flowchain.metrics import FlowMetricsCollector
 from flowchain.publisher import Publisher, Stats
 from flowchain.settings import Settings
-from flowchain.spans import NOTHING, Carried, Consumed, Continued, Execution, F, Step, StepOptions
+from flowchain.spans import NOTHING, Carried, Consumed, Continued, Execution, F, Scope, Step, StepOptions
 from flowchain.starting import begin, channel_makers
 from flowchain.tracker import Outlet, Tracker, here
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flowchain.chains import execute_business_workflow, execute_chain, execute_user_chain, register_chain
     from flowchain.plan import fetch_definition
     from flowchain.results import ChainExecution, Retry, StepResult, UserContext
     from flowchain.runner import ChainRunner
 
 __all__ = [
-    "CATEGORIES",
-    "Channel",
-    "ChainExecution",
-    "ChainRunner",
-    "Clock",
-    "Consumed",
-    "Context",
-    "Counts",
-    "Execution",
-    "FileChannel",
-    "FlowMetricsCollector",
-    "HttpChannel",
-    "Ids",
-    "KafkaChannel",
-    "LogChannel",
-    "MemoryChannel",
-    "Outlet",
-    "Publisher",
-    "Retry",
-    "Stats",
-    "Step",
-    "StepOptions",
-    "StepResult",
-    "SystemClock",
-    "Tracker",
-    "UserContext",
-    "WebSocketChannel",
-    "carry",
-    "classify",
-    "complete",
-    "consumed",
-    "continued",
-    "current",
-    "execute_business_workflow",
-    "execute_chain",
-    "execute_user_chain",
-    "execution",
-    "extract",
-    "fail",
-    "fetch_definition",
-    "init",
-    "inject",
-    "instrument",
-    "joined",
-    "log",
-    "register_chain",
-    "sample",
-    "shutdown",
-    "stats",
-    "step",
-]
+    "CATEGORIES", "ChainContextManager", "ChainEventPublisher", "ChainExecution", "ChainRunner", "Channel", "Clock",
+    "Consumed", "Context", "Counts", "Execution", "FileChannel", "FlowMetricsCollector", "FlowTracker",
+    "HttpChannel", "Ids", "KafkaChannel", "LogChannel", "MemoryChannel", "Outlet", "Publisher", "Retry", "Stats",
+    "Step", "StepOptions", "StepResult", "SystemClock", "Tracker", "UserContext", "WebSocketChannel", "carry",
+    "classify", "complete", "consumed", "continued", "current", "execute_business_workflow", "execute_chain",
+    "execute_user_chain", "execution", "extract", "fail", "fetch_definition", "init", "inject", "instrument",
+    "joined", "log", "register_chain", "sample", "shutdown", "stats", "step",
+]  # fmt: skip
 
 T = TypeVar("T")
+FlowTracker, ChainContextManager, ChainEventPublisher = Tracker, Scope, Publisher
+"""The names that FlowChain's concept has for them."""
 EXIT_TIMEOUT_S = 5.0
 _tracker = Tracker("unknown", None)
 _publisher: Publisher | Fanout | None = None
@@ -133,7 +94,7 @@ def init(
     channel: str | MakeChannel | Sequence[str | MakeChannel] | None = None,
     url: str | None = None,
     api_key: str | None = None,
-    file: str | Path | None = None,
+    file: "str | Path | None" = None,
     sample_rate: float | None = None,
     slow_ms: float | None = None,
     metrics: str | None = None,
@@ -162,8 +123,7 @@ def init(
         _publisher = begin(_tracker, settings, makers)
     except Exception as error:  # noqa: BLE001 - the host goes on, and nothing is sent
         _tracker.outlet = None
-        why = f"{type(error).__name__}: {error}"
-        _guarded(lambda: logger.warning("flowchain: cannot report: %s", why))
+        _guarded(functools.partial(logger.warning, "flowchain: cannot report: %r", error))
 
 
 def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
@@ -262,8 +222,7 @@ def continued(headers: Headers) -> Continued:
 
 
 def consumed(message: Any) -> Consumed | None:
-    """Return what `step(consumed=...)` wants of a consumed Kafka record (confluent-kafka, aiokafka, kafka-python, Faust);
-    its time in the broker ends now."""
+    """Return what `step(consumed=...)` wants of a consumed Kafka record, of any client; its time in the broker ends now."""
     return _or(None, lambda: records.consumed(message))
 
 
@@ -333,15 +292,8 @@ def sample(
     instance: str | None = None,
 ) -> None:
     """Report what this service uses now; ratios are shares of the limit (0.5 = half of it)."""
-    measured = {
-        "cpu_ratio": cpu_ratio,
-        "memory_ratio": memory_ratio,
-        "memory_bytes": memory_bytes,
-        "io_wait_ratio": io_wait_ratio,
-        "network_receive_bytes_per_s": network_receive_bytes_per_s,
-        "network_transmit_bytes_per_s": network_transmit_bytes_per_s,
-    }
-    _guarded(lambda: _tracker.sample(instance=instance, **measured))
+    measured = locals()
+    _guarded(lambda: _tracker.sample(**measured))
 
 
 def _guarded(report: Callable[[], None]) -> None:

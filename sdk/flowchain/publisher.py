@@ -65,11 +65,11 @@ class Publisher:
 
     def _begin(self) -> None:
         self._queue: deque[Encoded] = deque()
-        self._room = threading.Lock()
+        self._room = threading.RLock()
         self._bytes = 0
         """Of the values in the queue; changed with `_room` held, which nobody holds for longer than that takes."""
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stop = threading.Event()
         self._idle_ticks = 0
         self._stop_at = 0.0
@@ -143,13 +143,13 @@ class Publisher:
             if self._thread is not None:
                 return
             self._stop.clear()
-            thread = threading.Thread(target=self._run_guarded, name="flowchain-publisher", daemon=True)
+            # Set before it runs: a finalizer that reports in between must not start another one.
+            self._thread = threading.Thread(target=self._run_guarded, name="flowchain-publisher", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:  # the interpreter is shutting down, or there are no threads left
+                self._thread = None
                 self._give_up("no_thread", error)
-                return
-            self._thread = thread
 
     def _run_guarded(self) -> None:
         """Run; begin anew a second after something unforeseen, since there is no one else to empty the queue."""

@@ -57,7 +57,7 @@ class Sampler:
             os.register_at_fork(after_in_child=lambda: _after_fork(reference))
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._troubled: OrderedDict[str, None] = OrderedDict()
         self._held = 0

@@ -1,7 +1,6 @@
 """What `flowchain.init` does: from settings to channels, publishers, sampling and metrics."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flowchain.channels import FileChannel, HttpChannel, KafkaChannel, LogChannel, MakeChannel, WebSocketChannel
@@ -20,7 +19,7 @@ def channel_makers(settings: Settings, channel: Any, kafka: Mapping[str, Any]) -
         "kafka": lambda counts: KafkaChannel(counts, settings.topic_prefix + settings.topic, of_kafka),
         "http": lambda counts: HttpChannel(counts, settings.url, settings.api_key),
         "websocket": lambda counts: WebSocketChannel(counts, settings.url, settings.api_key),
-        "file": lambda counts: FileChannel(counts, Path(settings.file)),
+        "file": lambda counts: FileChannel(counts, settings.file),
         "log": LogChannel,
     }
     of_kafka = {

@@ -62,9 +62,10 @@ def test_an_event_or_an_array_is_stored_and_each_refused_one_is_told(api: Api) -
     ("body", "content_type", "status"),
     [
         (b"{", "application/json", 400), (b"7", "application/json", 400), (b"{}", "text/plain", 415), (b"{}", "application/cloudevents-batch+json", 400),
+        (b"[]", "application/cloudevents+json", 400),
         (b"[" + b" " * 5_000_000 + b"]", "application/json", 413),
     ],
-    ids=["no json", "a number", "text", "no batch", "too large"],
+    ids=["no json", "a number", "text", "no batch", "no cloud event", "too large"],
 )  # fmt: skip
 def test_a_body_that_cannot_be_read_is_a_problem(api: Api, body: bytes, content_type: str, status: int) -> None:
     answer = post(api, body, content_type)

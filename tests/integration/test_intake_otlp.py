@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
-import orjson
 import pytest
-from helpers_ingest import Pipeline, pipeline
+from helpers_ingest import Pipeline
+from helpers_intake import events, running_intake
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -17,35 +15,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 
 from infra.devstack import Stack
-from infra.supervisor import free_port
-from schemas.events import CHAIN_MESSAGE
-from schemas.topics import EVENTS
 
 
 @pytest.fixture
 def intake(stack: Stack, tmp_path: Path) -> Iterator[Pipeline]:
-    ports = {"http_port": free_port(), "intake_http_port": free_port(), "intake_grpc_port": free_port()}
-    with pipeline(stack, tmp_path, intake_spans_topic="", intake_hold_s=1, intake_linger_s=2, **ports) as pipe:
-        pipe.start("intake")
-        pipe.eventually(lambda: is_ready(pipe))
+    with running_intake(stack, tmp_path) as pipe:
         yield pipe
-
-
-def is_ready(pipe: Pipeline) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{pipe.settings.http_port}/readyz").status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def events(pipe: Pipeline) -> list[dict[str, Any]]:
-    """Return all events in their order, each held against the contract."""
-    found: list[dict[str, Any]] = []
-    for message in pipe.read(EVENTS):
-        CHAIN_MESSAGE.validate_json(message.value() or b"")
-        value = orjson.loads(message.value() or b"")
-        found += value if isinstance(value, list) else [value]
-    return found
 
 
 def exporter(pipe: Pipeline, way: str) -> SpanExporter:

@@ -90,6 +90,13 @@ def test_an_execution_of_the_sdk_gets_steps_and_neither_begins_nor_ends_here() -
     assert traces.due(T0 + LINGER) == []
 
 
+def test_a_trace_that_the_sdk_has_begun_waits_for_a_root_and_neither_begins_nor_ends_here() -> None:
+    traces, _ = live()
+    assert traces.take([span("a", 1, 2, "sdk-span", joins=True)], T0) == []
+    assert told_of(traces.due(T0 + HOLD)) == ["step.completed a"]
+    assert traces.due(T0 + HOLD + LINGER) == []
+
+
 @pytest.mark.parametrize(("kind", "status"), [("consumer", "failed"), ("client", "completed")])
 def test_a_failed_consumer_fails_the_execution_and_a_failed_call_that_was_handled_does_not(kind: Any, status: str) -> None:
     traces, _ = live()
@@ -139,6 +146,7 @@ def test_a_restart_at_any_moment_changes_nothing(plan: list[tuple[int, int, int]
                 traces.restore(msgspec.json.decode(saved, type=dict[str, LiveTrace]).items())
             events += traces.due(now)
             events += traces.take([span(f"s{which}", which, which + 2, "s0" if which else "", trace=f"{trace + 1}" * 32)], now)
-        return [f"{event.key} {event.value!r}" for event in events + traces.due(now + 10 * LINGER)]
+        told = sorted(events + traces.due(now + 10 * LINGER), key=lambda event: event.key)  # in the order of each execution
+        return [f"{event.key} {event.value!r}" for event in told]
 
     assert run(restarts=True) == run(restarts=False)

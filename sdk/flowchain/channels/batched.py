@@ -50,7 +50,8 @@ class BatchedChannel:
     """Holds at most one array of events that are on their way; while the other side is away it takes no more,
     so that the publisher's queue is the only buffer.
 
-    An array is repeated after a lost answer, too: the pipeline knows an event that comes twice.
+    An array is repeated after a lost answer, too: the pipeline knows a step or an execution that comes twice; log statements and
+    samples it counts again.
     """
 
     def __init__(self, counts: Counts, transport: Transport, timeout_s: float = 10.0) -> None:
