@@ -67,6 +67,22 @@ def test_what_is_wrapped_works_as_before_and_its_module_looks_as_before() -> Non
     assert run(code) == "SourceFileLoader send True"
 
 
+def test_the_classes_of_confluent_kafka_are_taken_for_those_that_they_stand_for() -> None:
+    code = (
+        "import confluent_kafka as c; from confluent_kafka.cimpl import Producer as plain;"
+        "s = c.SerializingProducer({'bootstrap.servers': '127.0.0.1:9', 'log_level': 0});"
+        "own = type('Own', (c.Producer,), {}); o = own({'bootstrap.servers': '127.0.0.1:9', 'log_level': 0});"
+        "print(c.Producer is plain, isinstance(s, c.Producer), isinstance(o, c.Producer), isinstance(s, own), issubclass(own, c.Producer),"
+        "issubclass(plain, own), isinstance(3, c.Consumer))"
+    )
+    assert run(code) == "False True True False True False False"
+
+
+def test_a_module_that_is_only_looked_for_has_its_loader_s_ways() -> None:
+    code = "import importlib.util, sys; s = importlib.util.find_spec('httpx'); print(s.loader.is_package('httpx'), 'httpx' in sys.modules)"
+    assert run(code) == "True False"
+
+
 def test_a_broken_start_is_told_and_the_host_runs(tmp_path: Path) -> None:
     (tmp_path / "flowchain").mkdir()
     (tmp_path / "flowchain" / "__init__.py").write_text("raise RuntimeError('broken')\n")

@@ -28,7 +28,7 @@ def wrap_confluent(module: Any) -> None:
 
 
 def _producer(base: Any) -> Any:
-    class Producer(base):  # type: ignore[misc]
+    class Producer(base, metaclass=_standing_for(base)):  # type: ignore[misc, metaclass]
         _flowchain = True
         __init__ = _around_init(base.__init__)
 
@@ -39,13 +39,26 @@ def _producer(base: Any) -> Any:
 
 
 def _consumer(base: Any) -> Any:
-    class Consumer(base):  # type: ignore[misc]
+    class Consumer(base, metaclass=_standing_for(base)):  # type: ignore[misc, metaclass]
         _flowchain = True
         poll = _around_read(base.poll)
         consume = _around_read(base.consume)
         close = _around_read(base.close)
 
     return Consumer
+
+
+def _standing_for(base: type) -> type:
+    """Return the metaclass of a class that `isinstance` and `issubclass` take for `base`, as the host means it."""
+
+    class StandingFor(type):
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, base) if base in cls.__bases__ else super().__instancecheck__(instance)
+
+        def __subclasscheck__(cls, subclass: type) -> bool:
+            return issubclass(subclass, base) if base in cls.__bases__ else super().__subclasscheck__(subclass)
+
+    return StandingFor
 
 
 def _around_init(original: Callable[..., None]) -> Callable[..., None]:

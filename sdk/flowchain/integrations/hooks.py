@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from flowchain.integrations.guarding import attempt
 
@@ -48,7 +48,7 @@ class Finder(MetaPathFinder):
         finally:
             self._busy.discard(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Wrapping(spec.loader)
+            spec.loader = cast(Any, _Wrapping(spec.loader))
         return spec
 
 
@@ -62,15 +62,14 @@ def _found_by_others(finder: Finder, fullname: str, path: Sequence[str] | None, 
     return None
 
 
-class _Wrapping(Loader):
+class _Wrapping:
     """Loads as the loader it stands for, then wraps."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__spec__ is not None:
