@@ -8,7 +8,6 @@ One thread does all the work, and rebalance callbacks come from the same `consum
 of a transaction runs beside it, while the records of the next one are applied.
 """
 
-import gc
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import ingest_output as output
+from agents.garbage import spare_collections
 from agents.ingest_letters import dead_letters
 from agents.ingest_metrics import measure
 from agents.ingest_progress import ProgressDesk
@@ -42,8 +42,6 @@ log = structlog.get_logger("ingest")
 
 CHUNK = 5_000
 POLL_S = 0.02
-GC_ALLOCATIONS = 200_000
-"""Containers made and not freed before the youngest are looked through; the default is 700."""
 Rebalance = Callable[[Consumer, list[TopicPartition]], None]
 
 
@@ -52,17 +50,6 @@ class TooManyDeadLetters(Exception):
 
     exit_code = 65
     """EX_DATAERR: a restart mends nothing."""
-
-
-def spare_collections() -> None:
-    """Have the garbage collector look seldom: what the worker keeps are trees, which reference counts free.
-
-    With the default thresholds it walks through every remembered execution again and again: a quarter of the
-    processor. Cycles, which only errors and libraries make, are still found.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 50, 100)
 
 
 class IngestWorker:

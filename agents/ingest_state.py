@@ -34,7 +34,7 @@ class StateBehind(Exception):
     """What the last transaction wrote is not to be seen yet."""
 
 
-_until_visible = retry(
+until_visible = retry(
     retry=retry_if_exception_type(StateBehind), wait=wait_fixed(0.1), reraise=True,
     stop=stop_after_delay(2 * TRANSACTION_MS / 1000 + 20),
 )  # fmt: skip
@@ -65,7 +65,7 @@ def load_tracker(settings: Settings, partition: int, rules: RuleBook, refusals: 
     return tracker
 
 
-@_until_visible
+@until_visible
 def _as_of(settings: Settings, partition: int, committed: int) -> tuple[PartitionState, dict[bytes, bytes]]:
     """Return what the changelog of a partition held at a commit."""
     entries = read_changelog(settings, settings.topic(topics.OPEN_EXECUTIONS.name), partition)
@@ -95,7 +95,7 @@ def _told(entries: dict[bytes, bytes]) -> tuple[list[Execution], list[SeriesKey]
     return open_, series, edges
 
 
-@_until_visible
+@until_visible
 def _remembered(settings: Settings, partition: int, state: PartitionState) -> list[Execution]:
     """Return the newest state of the executions that may still be remembered, in the order they finished."""
     topic = settings.topic(topics.TRACES.name)

@@ -79,6 +79,20 @@ class Settings(BaseSettings):
     dead_letter_ratio: float = Field(0.5, gt=0, le=1, description="a worker stops when more of its last records were refused")
     dead_letter_window: int = Field(10_000, ge=100, description="how many records the ratio looks at")
 
+    # Intake
+    intake_host: str = Field("127.0.0.1", description="where intake takes OTLP")
+    intake_http_port: int = Field(4318, ge=0, le=65535, description="port of OTLP over HTTP; 0 = any free one, told in the log")
+    intake_grpc_port: int = Field(4317, ge=0, le=65535, description="port of OTLP over gRPC; 0 = any free one, told in the log")
+    intake_body_bytes: int = Field(16_777_216, ge=1024, description="longest request of OTLP that is taken, after decompression")
+    intake_requests: int = Field(32, ge=1, description="requests of OTLP worked on at the same time; further ones are told to come back")
+    intake_spans_topic: str = Field("otlp_spans", max_length=249, pattern=r"^[a-zA-Z0-9._-]*$", description="topic that the Collector's Kafka exporter writes; without topic_prefix; empty: none")
+    intake_mapping: FilePath | None = Field(None, description="mapping file of topics whose records are no events of ours (docs/intake.md)")
+    intake_tenant_attribute: str = Field("tenant.id", min_length=1, description="attribute of a resource, else of a span, that holds the tenant")
+    intake_hold_s: float = Field(6.0, ge=0, le=300, description="spans wait so long for the root of their trace, which names the chain; SDKs of OpenTelemetry send every 5 s")
+    intake_linger_s: float = Field(30.0, ge=0, le=300, description="a trace is forgotten when nothing came of it for so long")
+    intake_max_traces: int = Field(200_000, ge=1, description="traces remembered per partition; beyond it the one silent for longest is told as it is, and forgotten")
+    intake_max_producers: int = Field(200_000, ge=1, description="spans of producers remembered per process, for links of consumers; beyond it the first is forgotten")
+
     # Analysis and sinks
     max_detectors: int = Field(5_000, ge=1, description="keys that detectors follow per analysis partition; further ones are not judged")
     max_tenants: int = Field(1_000, ge=1, description="tenants analysed per partition; beyond it those not seen for longest are forgotten")

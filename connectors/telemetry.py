@@ -43,6 +43,18 @@ SINK_RECORDS = Counter("flowchain_sink_records_total", "Records that a sink has 
 RETRIES = Counter("flowchain_sink_retries_total", "Writes that had to be tried again", ["table"])
 DATA_LOSS = Counter("flowchain_data_loss_records_total", "Records deleted before they could be read", ["topic"])
 
+INTAKE_SPANS = Counter("flowchain_intake_spans_total", "OpenTelemetry spans that came in", ["way", "outcome"])
+"""way: http, grpc or kafka; outcome: stored, rejected (not as OTLP has it), or refused: the brokers did not take them, and the sender
+was told to come back."""
+INTAKE_TRACES = Counter("flowchain_intake_traces_total", "Traces by what their chain is named after", ["basis"])
+"""basis: span (an attribute names it), root, entry: the earliest span that came, because the root did not come in time; or
+limit: there were too many, and the one that was silent for longest was forgotten."""
+INTAKE_RECORDS = Counter("flowchain_intake_records_total", "Records of the topics that intake reads", ["topic", "outcome"])
+"""outcome: bridged, left out (a mapping's condition), or the stage at which one was refused: decode, validate, oversize, null."""
+INTAKE_EVENTS = Counter("flowchain_intake_events_total", "Events that came in by the API", ["way", "outcome"])
+"""way: http or websocket; outcome: accepted, or refused: the answer said why."""
+INTAKE_OPEN = Gauge("flowchain_intake_traces_open", "Traces that are remembered", ["partition"])
+
 HTTP_REQUESTS = Counter("flowchain_http_requests_total", "Requests answered by the API", ["method", "route", "status"])
 """route: the pattern of the path, or none; method: one that the API knows, or other."""
 HTTP_SECONDS = Histogram("flowchain_http_request_seconds", "Time to the last byte of an answer of the API", ["method", "route"])

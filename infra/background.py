@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from infra.devstack import DevstackError, processes
 from infra.devstack.processes import Proc
-from infra.supervisor import API, POLL_S, READY_S, STOP_S, WORKERS, NotReady, Supervisor
+from infra.supervisor import API, INTAKE, POLL_S, READY_S, STOP_S, WORKERS, NotReady, Supervisor
 
 STATE = "workers.json"
 
@@ -137,7 +137,7 @@ def main(home: str) -> None:
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
-    supervisor = Supervisor(Path(home), {}, (*WORKERS, API))
+    supervisor = Supervisor(Path(home), {}, (*WORKERS, INTAKE, API))
     supervisor.start()
     _write(supervisor.home, _state(supervisor))
     while not done.wait(POLL_S):

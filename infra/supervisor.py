@@ -25,6 +25,7 @@ from streams.ids import derived_id
 
 WORKERS = ("ingest", "analysis", "sinks-clickhouse", "sinks-postgres")
 """The pipeline."""
+INTAKE = "intake"
 API = "api"
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
 REFUSED_DELAY_S = 60.0

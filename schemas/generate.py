@@ -67,10 +67,18 @@ STRUCTS: Mapping[str, tuple[type[msgspec.Struct], ...]] = {
 """What the values of the internal topics are: one of these."""
 
 SERIES_MARK: Schema = {"const": 1, "type": "integer", "description": "the key names a series that ingest has seen"}
-OPAQUE: Schema = {
-    "title": "StateEntry",
-    "description": "JSON that only the stage which wrote it can read; the key begins with the stage's name.",
-}
+OPAQUE: Mapping[str, Schema] = {
+    topics.ANALYSIS_STATE.name: {
+        "title": "StateEntry", "description": "JSON that only the stage which wrote it can read; the key begins with the stage's name.",
+    },
+    topics.SPANS.name: {"title": "Spans", "description": "An array of spans of one trace that only intake reads.", "type": "array"},
+    topics.OPEN_TRACES.name: {"title": "LiveTrace", "description": "What intake remembers of a trace, or how far it has read: only intake reads it."},
+    topics.CLOUDEVENTS.name: {
+        "title": "CloudEvent", "description": "A CloudEvent 1.0 (structured mode), or the data of one (binary mode); docs/intake.md says what becomes of it.",
+        "type": "object",
+    },
+}  # fmt: skip
+"""What the values of the other topics are, in words."""
 
 
 class _Untitled(GenerateJsonSchema):
@@ -85,8 +93,8 @@ def json_schema(topic: Topic) -> Schema:
     """Return the JSON Schema of a topic's values. Raises KeyError for a topic without a model here."""
     if topic.name in MODELS:
         body = MODELS[topic.name].json_schema(schema_generator=_Untitled)
-    elif topic is topics.ANALYSIS_STATE:
-        body = dict(OPAQUE)
+    elif topic.name in OPAQUE:
+        body = dict(OPAQUE[topic.name])
     else:
         body = _struct_schema(STRUCTS[topic.name])
     if topic is topics.OPEN_EXECUTIONS:

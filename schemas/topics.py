@@ -117,6 +117,25 @@ EVENTS_DLQ = Topic(
     # With its headers a dead letter is larger than the largest event.
     config={"max.message.bytes": MAX_BATCH_BYTES},
 )
+SPANS = Topic(
+    "flowchain.spans.v1", "trace id", "an array of connectors.spans.model.Span", ("intake",), ("intake",),
+    "OpenTelemetry spans as they came in by HTTP, gRPC or the Collector's topic, a trace in one partition.", "source", DAY_MS, public=False,
+    config={"max.message.bytes": MAX_BATCH_BYTES},
+)
+OPEN_TRACES = Topic(
+    "flowchain.spans.open.v1", "trace id", "connectors.spans.live.LiveTrace", ("intake",), ("intake",),
+    "Changelog of intake: traces that are remembered, and spans that are held until the name of their chain is known.", "source",
+    cleanup="compact", public=False, config={"max.message.bytes": MAX_BATCH_BYTES},
+)
+CLOUDEVENTS = Topic(
+    "flowchain.cloudevents.v1", "execution id, or anything: intake keys the event anew", "a CloudEvent 1.0, binary or structured", ("services",), ("intake",),
+    "Events in the Kafka binding of CloudEvents, for services that speak it; intake puts them on the events topic.", "source",
+)
+INTAKE_DLQ = Topic(
+    "dlq.flowchain.intake.v1", EVENTS_DLQ.key, "the refused record's bytes, reason in the headers", ("intake",), ("flowchain dlq",),
+    "Records that intake could not make events of: CloudEvents, records of the Collector's topic and of mapped ones.", "source", 30 * DAY_MS,
+    config={"max.message.bytes": MAX_BATCH_BYTES},
+)
 
 
 def _dead_letters(topic: Topic) -> Topic:
@@ -128,12 +147,12 @@ def _dead_letters(topic: Topic) -> Topic:
     )  # fmt: skip
 
 
-DEAD_LETTERS: Mapping[str, Topic] = {EVENTS.name: EVENTS_DLQ} | {
+DEAD_LETTERS: Mapping[str, Topic] = {EVENTS.name: EVENTS_DLQ, "intake": INTAKE_DLQ} | {
     topic.name: _dead_letters(topic) for topic in (TRACES, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS, ALERTS, RECOVERY_ACTIONS)
 }
-"""The dead letters of each topic that is read record by record, by the topic's name."""
+"""The dead letters of each topic that is read record by record, by the topic's name; those of all that intake reads are in one."""
 
 CATALOGUE: tuple[Topic, ...] = (
-    EVENTS, DEFINITIONS, OPEN_EXECUTIONS, PARTIALS, ANALYSIS_STATE, TRACES, VIOLATIONS, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS,
+    EVENTS, SPANS, OPEN_TRACES, CLOUDEVENTS, DEFINITIONS, OPEN_EXECUTIONS, PARTIALS, ANALYSIS_STATE, TRACES, VIOLATIONS, HEALTH, DEPENDENCIES, ANOMALIES, INCIDENTS,
     ALERTS, TENANTS, LIMITS, SLO, DATA_LOSS, RECOVERY_COMMANDS, RECOVERY_ACTIONS, *DEAD_LETTERS.values(),
 )

@@ -6,14 +6,15 @@ from typing import Literal
 from connectors.database import EVERY_TENANT
 from connectors.keys import ROLES, Role
 
-Right = Literal["read", "act", "define", "administer"]
+Right = Literal["read", "act", "define", "emit", "administer"]
 RIGHTS: dict[Right, frozenset[Role]] = {
     "read": frozenset(ROLES),
     "act": frozenset({"operator", "admin"}),
     "define": frozenset({"admin", "service"}),
+    "emit": frozenset({"service", "operator", "admin"}),
     "administer": frozenset({"admin"}),
 }
-"""read: see; act: acknowledge, silence, judge, redrive; define: register flows; administer: keys, credentials, tenants, audit."""
+"""read: see; act: acknowledge, silence, judge, redrive; define: register flows; emit: send events; administer: keys, credentials, tenants, audit."""
 
 
 @dataclass(frozen=True)

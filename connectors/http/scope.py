@@ -114,6 +114,7 @@ def everywhere(right: Right) -> Callable[..., Awaitable[Scope]]:
 Reader = Annotated[Scope, Depends(allowed("read"))]
 Actor = Annotated[Scope, Depends(allowed("act"))]
 Definer = Annotated[Scope, Depends(allowed("define"))]
+Emitter = Annotated[Scope, Depends(allowed("emit"))]
 Administrator = Annotated[Scope, Depends(allowed("administer"))]
 Auditor = Annotated[Scope, Depends(allowed("administer", or_all=True))]
 Overseer = Annotated[Scope, Depends(everywhere("read"))]

@@ -12,8 +12,6 @@ from connectors.settings import Settings
 log = structlog.get_logger("http")
 CLOSE_S = 5
 """Clients of live streams never end by themselves: at the end they get so long."""
-MESSAGE_BYTES = 65_536
-"""Clients of a WebSocket have nothing to say."""
 
 
 def serve(settings: Settings) -> None:
@@ -24,7 +22,7 @@ def serve(settings: Settings) -> None:
         raise NotServed(f"the API cannot be served at {settings.api_host}:{settings.api_port}: {error.strerror}; FLOWCHAIN_API_PORT names another port") from error
     log.info("API", address=f"http://{settings.api_host}:{listener.getsockname()[1]}")
     config = uvicorn.Config(
-        create_app(settings), root_path=settings.api_root_path, log_config=None, access_log=False, server_header=False, lifespan="on", ws_max_size=MESSAGE_BYTES,
+        create_app(settings), root_path=settings.api_root_path, log_config=None, access_log=False, server_header=False, lifespan="on", ws_max_size=settings.api_body_bytes,
         ws_per_message_deflate=False, timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=75,
     )  # fmt: skip
     server = uvicorn.Server(config)

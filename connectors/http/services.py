@@ -3,6 +3,7 @@
 import structlog
 from confluent_kafka import KafkaException
 
+from connectors.acknowledged import AcknowledgedProducer
 from connectors.database import Database
 from connectors.http.clickhouse import ClickHouse
 from connectors.http.limiting import RateLimits
@@ -27,6 +28,7 @@ class Services:
         self.limits = RateLimits(settings.api_rate_storage)
         self.hub = Hub(settings.live_frames)
         self.feed = Feed(settings, self.hub)
+        self.events = AcknowledgedProducer(settings)
 
     def relay(self) -> None:
         """Publish what the registry has written; what the brokers do not take now is published by the next call."""
@@ -38,5 +40,6 @@ class Services:
     def close(self) -> None:
         """Close every connection."""
         self.feed.close()
+        self.events.close()
         self.clickhouse.close()
         self.database.close()

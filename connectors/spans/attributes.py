@@ -10,6 +10,7 @@ from connectors.spans.model import AttributeValue, Audit, KafkaRecord, first_tex
 from connectors.spans.names import MAX_NAME, shorten
 
 MAX_ATTRIBUTES, MAX_VALUE_CHARS = 32, 512
+RESENDS = ("http.request.resend_count", "http.resend_count")
 _INT64 = 1 << 63
 _MAX_TOPIC, _MAX_DIGITS = 249, 18
 
@@ -71,10 +72,16 @@ def bounded(values: dict[str, AttributeValue], audit: Audit) -> dict[str, Attrib
     """Return at most 32 attributes (the first by name) with keys and texts shortened; None for none."""
     if not values:
         return None
+    if len(values) <= MAX_ATTRIBUTES and max(map(len, values)) <= MAX_NAME and not any(map(_is_long, values.values())):
+        return values
     if len(values) > MAX_ATTRIBUTES:
         audit.repair(f"span: more than {MAX_ATTRIBUTES} attributes, the rest was left out")
     kept = sorted(values.items())[:MAX_ATTRIBUTES]
     return {shorten(key, MAX_NAME): _bounded_value(value) for key, value in kept}
+
+
+def _is_long(value: AttributeValue) -> bool:
+    return type(value) is str and len(value) > MAX_VALUE_CHARS
 
 
 def _bounded_value(value: AttributeValue) -> AttributeValue:
@@ -106,13 +113,12 @@ def _position(values: Mapping[str, AttributeValue], *names: str) -> int | None:
 
 def consumes(kind: str, values: Mapping[str, AttributeValue]) -> bool:
     """Return whether a span received or processed messages: since 2024 a polling receive is a client span."""
-    return kind == "consumer" or first_text(values, "messaging.operation.type", "messaging.operation") in (
-        "receive",
-        "process",
-    )
+    if kind == "consumer":
+        return True
+    return first_text(values, "messaging.operation.type", "messaging.operation") in ("receive", "process")
 
 
 def attempt(values: Mapping[str, AttributeValue]) -> int:
     """Return which try this was: 1 + the number of resends that HTTP instrumentation notes."""
-    resends = _position(values, "http.request.resend_count", "http.resend_count")
+    resends = _position(values, *RESENDS)
     return min(1 + (resends or 0), 10_000)

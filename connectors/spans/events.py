@@ -4,14 +4,14 @@ A trace is an execution, a span one ended step. Per trace one `execution.started
 one `execution.completed` or `execution.failed` at its latest end are added.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 import orjson
 
-from connectors.spans.model import LogLine, Sample, Span
+from connectors.spans.model import LogLine, ParentRef, Sample, Span
 from connectors.spans.names import MAX_MESSAGE, clean_id, clean_name, shorten
 from connectors.spans.traces import Collected, Trace
 
@@ -66,28 +66,43 @@ def in_order(collected: Collected) -> list[Entry]:
     return entries
 
 
+def encoded(key: str, body: dict[str, Any]) -> Event:
+    """Return an event as it stands on the topic."""
+    return Event(key, body["time_unix_us"], orjson.dumps(body))
+
+
+Find = Callable[[ParentRef, Span], Span | None]
+"""Returns the span that caused another one, where it is known."""
+
+
 class Encoder:
     """Turns entries into events; times are moved by `shift_us`."""
 
-    def __init__(self, collected: Collected, shift_us: int = 0) -> None:
-        self._traces = collected.traces
-        self._tenant = clean_name(collected.options.tenant, "default")
+    def __init__(self, traces: Mapping[str, Trace], tenant: str, shift_us: int = 0, find: Find | None = None) -> None:
+        """`tenant` is that of log lines and samples; spans are found among those of the traces unless `find` says where."""
+        self._traces = traces
+        self._tenant = clean_name(tenant, "default")
         self._shift_us = shift_us
+        self._find = find or self._find_in_traces
         encode: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
-            Span: self._step,
+            Span: lambda span: self.step(span, self._traces[span.trace_id]),
             LogLine: self._log,
             Sample: self._sample,
-            Edge: self._edge,
+            Edge: self.edge,
         }
         self._encode = encode
 
-    def events(self, entries: list[Entry]) -> Iterator[Event]:
+    def events(self, entries: Iterable[Entry]) -> Iterator[Event]:
         """Yield the event of each entry, in the given order."""
         for entry in entries:
-            key, body = self._encode[type(entry)](entry)
-            yield Event(key, body["time_unix_us"], orjson.dumps(body))
+            yield encoded(*self._encode[type(entry)](entry))
 
-    def _edge(self, edge: Edge) -> tuple[str, dict[str, Any]]:
+    def _find_in_traces(self, parent: ParentRef, span: Span) -> Span | None:
+        trace = self._traces.get(parent.trace_id or span.trace_id)
+        return trace.spans.get(parent.span_id) if trace else None
+
+    def edge(self, edge: Edge) -> tuple[str, dict[str, Any]]:
+        """Return the key and the event of the beginning or the end of an execution."""
         trace = edge.trace
         status = "started" if edge.begins else "failed" if trace.failure else "completed"
         body: dict[str, Any] = {
@@ -106,8 +121,8 @@ class Encoder:
                 body.update(_error(trace.failure))
         return trace.execution, body
 
-    def _step(self, span: Span) -> tuple[str, dict[str, Any]]:
-        trace = self._traces[span.trace_id]
+    def step(self, span: Span, trace: Trace) -> tuple[str, dict[str, Any]]:
+        """Return the key and the event of a span of a trace."""
         body: dict[str, Any] = {
             "type": "step.failed" if span.failed else "step.completed",
             "chain": trace.chain,
@@ -120,7 +135,7 @@ class Encoder:
             "duration_us": (span.end_ns - span.start_ns) // 1000,
         }
         if span.parents:
-            body["parents"] = self._parents(span, trace)
+            body["parents"] = self._parents(span)
         if span.failed:
             body.update(_error(span))
         # only OTLP has these; one look keeps the other layout quick
@@ -138,27 +153,21 @@ class Encoder:
         if span.consumed:
             body["consumed"] = span.consumed._asdict() | {"broker_us": self._broker_us(span)}
 
-    def _parents(self, span: Span, trace: Trace) -> list[dict[str, str]]:
+    def _parents(self, span: Span) -> list[dict[str, str]]:
         parents = []
         for parent in span.parents:
-            other = self._traces.get(parent.trace_id) if parent.trace_id else trace
-            found = other.spans.get(parent.span_id) if other else None
             body = {"span": clean_id(parent.span_id)}
             if parent.trace_id:
                 body["execution"] = clean_id(parent.trace_id)
-            if found:
+            if found := self._find(parent, span):
                 body["component"] = clean_name(found.service)
             parents.append(body)
         return parents
 
     def _broker_us(self, span: Span) -> int:
         """Return the time from the end of the latest producer span known to this one's start; 0 = unknown."""
-        produced_ns = 0
-        for parent in span.parents:
-            trace = self._traces.get(parent.trace_id or span.trace_id)
-            found = trace.spans.get(parent.span_id) if trace else None
-            if found and found.kind == "producer":
-                produced_ns = max(produced_ns, found.end_ns)
+        found = (self._find(parent, span) for parent in span.parents)
+        produced_ns = max((producer.end_ns for producer in found if producer and producer.kind == "producer"), default=0)
         return max(0, span.start_ns - produced_ns) // 1000 if produced_ns else 0
 
     def _log(self, line: LogLine) -> tuple[str, dict[str, Any]]:

@@ -51,6 +51,12 @@ class Span:
     attempt: int = 1
     consumed: KafkaRecord | None = None
     attributes: dict[str, AttributeValue] | None = None
+    chain: str = ""
+    """Of the execution, where the span itself names it; else the trace does."""
+    execution: str = ""
+    """Where the span names one that is not its trace: it was begun, and ends, elsewhere."""
+    joins: bool = False
+    """The SDK of FlowChain is among its callers."""
 
 
 @dataclass(slots=True)

@@ -11,18 +11,9 @@ from typing import Any
 
 import orjson
 
-from connectors.spans.attributes import attempt, bounded, consumed_record, consumes, plain
-from connectors.spans.model import (
-    AttributeValue,
-    Audit,
-    Item,
-    Kind,
-    Options,
-    ParentRef,
-    Span,
-    SpanImportError,
-    first_text,
-)
+from connectors.spans.attributes import plain
+from connectors.spans.model import AttributeValue, Audit, Item, Kind, Options, Span, SpanImportError
+from connectors.spans.semantics import Seen, span_of
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _KINDS: dict[Any, Kind] = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
@@ -45,7 +36,7 @@ def read(path: Path, options: Options, audit: Audit) -> Iterator[Item]:
         usable = False
         for document in _documents(file, audit):
             usable = True
-            yield from _spans(document, options, audit)
+            yield from spans_of(document, options, audit)
         if not usable:
             raise SpanImportError(f"{file}: not an OTLP/JSON trace file, no object with resourceSpans in it.")
 
@@ -76,7 +67,8 @@ def _parsed(text: bytes) -> Any:
         return None
 
 
-def _spans(document: dict[str, Any], options: Options, audit: Audit) -> Iterator[Span]:
+def spans_of(document: dict[str, Any], options: Options, audit: Audit) -> Iterator[Span]:
+    """Yield the spans of an object with resourceSpans; what is not as OTLP has it is counted."""
     for group in document["resourceSpans"]:
         try:
             resource = plain((group.get("resource") or {}).get("attributes"), audit)
@@ -117,31 +109,13 @@ def _span(
     options: Options,
     audit: Audit,
 ) -> Span:
-    values = plain(raw.get("attributes"), audit)
-    kind = _KINDS.get(raw.get("kind"), "")
-    failed, error_type, error_message = _outcome(raw, values, audit)
-    tenant = first_text(resource, options.tenant_attribute) or first_text(values, options.tenant_attribute)
-    consumed = consumed_record(values) if consumes(kind, values) else None
-    if kind:
-        values["span.kind"] = kind
-    return Span(
-        _id(raw["traceId"]),
-        _id(raw["spanId"]),
-        first_text(resource, "service.name"),
-        str(raw.get("name") or ""),
-        start_ns,
-        end_ns,
-        _parents(raw),
-        kind,
-        failed,
-        error_type,
-        error_message,
-        tenant,
-        first_text(values, "user.id", "enduser.id"),
-        attempt(values),
-        consumed,
-        bounded(values, audit),
-    )
+    code, message, exception = _status(raw, audit)
+    seen = Seen(
+        _id(raw["traceId"]), _id(raw["spanId"]), _id(raw.get("parentSpanId") or ""), str(raw.get("name") or ""), start_ns, end_ns,
+        _KINDS.get(raw.get("kind"), ""), plain(raw.get("attributes"), audit), _links(raw), code in _ERROR_STATUS, message, exception,
+        str(raw.get("traceState") or ""),
+    )  # fmt: skip
+    return span_of(seen, resource, options, audit)
 
 
 def _id(text: Any) -> str:
@@ -153,32 +127,15 @@ def _id(text: Any) -> str:
     return text.lower() if _HEX.fullmatch(text) else text
 
 
-def _parents(raw: dict[str, Any]) -> tuple[ParentRef, ...]:
-    own_trace = _id(raw["traceId"])
-    parent = _id(raw.get("parentSpanId") or "")
-    parents = [ParentRef(parent)] if parent else []
-    for link in raw.get("links") or ():
-        trace, span = _id(link["traceId"]), _id(link["spanId"])
-        if trace and span:
-            parents.append(ParentRef(span, "" if trace == own_trace else trace))
-    return tuple(dict.fromkeys(parents))
+def _links(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(_id(link["traceId"]), _id(link["spanId"])) for link in raw.get("links") or ()]
 
 
-def _outcome(raw: dict[str, Any], values: dict[str, AttributeValue], audit: Audit) -> tuple[bool, str, str]:
-    """Return (failed, error type, error message): the status decides, exception events say what it was."""
+def _status(raw: dict[str, Any], audit: Audit) -> tuple[Any, str, dict[str, AttributeValue]]:
+    """Return (status code, its message, attributes of the last exception): the last one is what ended the span."""
     status = raw.get("status") or {}
-    if status.get("code") not in _ERROR_STATUS:
-        return False, "", ""
     exception: dict[str, AttributeValue] = {}
     for event in raw.get("events") or ():
-        if event.get("name") == "exception":  # the last one is what ended the span
+        if event.get("name") == "exception":
             exception = plain(event.get("attributes"), audit)
-    error_type = (
-        first_text(exception, "exception.type") or first_text(values, "error.type") or _http_error(values)
-    )
-    return True, error_type, str(status.get("message") or "") or first_text(exception, "exception.message")
-
-
-def _http_error(values: dict[str, AttributeValue]) -> str:
-    code = first_text(values, "http.response.status_code", "http.status_code")
-    return f"http {code}" if code else ""
+    return status.get("code"), str(status.get("message") or ""), exception

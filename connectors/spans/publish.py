@@ -85,7 +85,7 @@ class Timeline:
 
     def events(self) -> Iterator[Event]:
         """Yield (key, time_unix_us, value) in event-time order; may be called again."""
-        return Encoder(self._collected, self._shift_us).events(self._entries)
+        return Encoder(self._collected.traces, self._collected.options.tenant, self._shift_us).events(self._entries)
 
 
 def _summary(collected: Collected, audit: Audit) -> Summary:

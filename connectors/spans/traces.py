@@ -64,11 +64,7 @@ def collect(items: Iterable[Item], options: Options, audit: Audit) -> Collected:
 
 
 def _add_span(span: Span, collected: Collected, audit: Audit) -> None:
-    if not span.trace_id or not span.span_id:
-        audit.skip("span: no trace id or no span id")
-        return
-    if not (0 < span.start_ns < _MAX_NS and 0 < span.end_ns < _MAX_NS):
-        audit.skip("span: start or end is not between 1970 and 2100")
+    if not is_usable(span, audit):
         return
     trace = collected.traces.get(span.trace_id)
     if trace is None:
@@ -76,9 +72,20 @@ def _add_span(span: Span, collected: Collected, audit: Audit) -> None:
     if span.span_id in trace.spans:
         audit.leave_out("span: repeated (same trace id and span id)")
         return
-    _mend(span, audit)
     trace.spans[span.span_id] = span
     collected.spans += 1
+
+
+def is_usable(span: Span, audit: Audit) -> bool:
+    """Return whether a span can become a step, mended where it must be; why not is counted."""
+    if not span.trace_id or not span.span_id:
+        audit.skip("span: no trace id or no span id")
+        return False
+    if not (0 < span.start_ns < _MAX_NS and 0 < span.end_ns < _MAX_NS):
+        audit.skip("span: start or end is not between 1970 and 2100")
+        return False
+    _mend(span, audit)
+    return True
 
 
 def _mend(span: Span, audit: Audit) -> None:
@@ -119,19 +126,37 @@ def _add_sample(sample: Sample, collected: Collected, seen: set[tuple[int, str]]
 
 
 def _complete(trace: Trace, options: Options, audit: Audit) -> None:
+    root, is_whole = entry_of(trace)
+    if not is_whole:
+        what = "trace: its root span is missing, named after the earliest span without a known parent"
+        audit.repair(what, f"trace {trace.execution}")
+    describe(trace, root, options)
+
+
+def entry_of(trace: Trace) -> tuple[Span, bool]:
+    """Return the earliest span without a known parent, and whether it is the root: it has no parent at all."""
     spans = trace.spans.values()
     entries = [span for span in spans if not _has_parent_in(span, trace)]
     root = min(entries or spans, key=lambda span: span.start_ns)
-    if not entries or any(not parent.trace_id for parent in root.parents):
-        what = "trace: its root span is missing, named after the earliest span without a known parent"
-        audit.repair(what, f"trace {trace.execution}")
+    return root, bool(entries) and not has_parent(root)
+
+
+def has_parent(span: Span) -> bool:
+    """Return whether a span names a parent in its own trace."""
+    return bool(span.parents) and any(not parent.trace_id for parent in span.parents)
+
+
+def describe(trace: Trace, root: Span, options: Options) -> None:
+    """Say of a trace what its spans tell, the root first: name, tenant, times, failure."""
+    spans = trace.spans.values()
     trace.start_us = min(span.start_ns for span in spans) // 1000
     trace.end_us = max(span.end_ns for span in spans) // 1000
     trace.tenant = clean_name(root.tenant or options.tenant, "default")
     trace.component = clean_name(root.service)
     trace.user = clean_name(root.user) if root.user else ""
     named = root if options.chain_by == "root" else _first_called(trace, root)
-    trace.chain = clean_name(f"{named.service or 'unknown'} {named.operation or 'unknown'}")
+    said = root.chain or next((span.chain for span in spans if span.chain), "")
+    trace.chain = said or clean_name(f"{named.service or 'unknown'} {named.operation or 'unknown'}")
     trace.failure = _failure(root, trace)
 
 

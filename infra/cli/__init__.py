@@ -12,7 +12,9 @@ from rich.markup import escape
 from agents.ingest import TooManyDeadLetters
 from connectors.credentials import CredentialError
 from connectors.database import TenantRefused
+from connectors.definition_files import FilesRefused
 from connectors.http import NotServed
+from connectors.intake import PortTaken
 from connectors.migrate import MigrationError
 from connectors.settings import Settings
 from connectors.spans import SpanImportError
@@ -35,6 +37,7 @@ from infra.cli import (
     simulate,
     soaking,
     stack,
+    taking_in,
     topics,
     verify,
     worker,
@@ -49,8 +52,8 @@ from infra.registering import RegistryAway
 from infra.supervisor import NotReady
 
 KNOWN = (
-    CommandError, CredentialError, DemoRefused, DevstackError, EvaluationError, ImportRefused, KafkaException, MigrationError, NotReady,
-    NotServed, RegistryAway, SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
+    CommandError, CredentialError, DemoRefused, DevstackError, EvaluationError, FilesRefused, ImportRefused, KafkaException, MigrationError, NotReady,
+    NotServed, PortTaken, RegistryAway, SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
@@ -62,7 +65,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, evaluate, bench, measuring, asking, soaking, retention, settings):
+for module in (
+    stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, evaluate, bench, measuring,
+    asking, taking_in, soaking, retention, settings,
+):
     module.register(app)
 
 

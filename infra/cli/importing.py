@@ -2,19 +2,24 @@
 
 import re
 import time
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
+from connectors.intake.mapping import read_mappings
+from connectors.intake.records import Outcome, judge, publish, read_lines, read_records
 from connectors.settings import Settings
 from connectors.spans import Options, Timeline, load
 from infra import devstack, importing, local
 from infra.cli.alerts import print_alert
-from infra.cli.common import HOME, CommandError, Json, console, print_json, reach_kafka
+from infra.cli.common import HOME, CommandError, Json, Prefix, console, load_settings, print_json, reach_kafka
 from infra.preparing import prepare
 from infra.supervisor import ready_workers
+from schemas.topics import EVENTS
 
 commands = typer.Typer(help="Bring in what other systems have recorded.", no_args_is_help=True)
 INPUTS = ("traces", "logs", "metrics")
@@ -54,6 +59,52 @@ def spans(
     if as_json:
         print_json(document)
     raise typer.Exit(0 if complete else 1)
+
+
+@commands.command()
+def legacy(
+    mapping: Annotated[Path, typer.Argument(help="mapping file: docs/intake.md says what stands in it")],
+    records: Annotated[Path | None, typer.Argument(help="file with a JSON record per line; the mapping's topics where left out")] = None,
+    topic: Annotated[str | None, typer.Option(help="only this topic of the mapping; what the records of a file are of")] = None,
+    since: Annotated[datetime | None, typer.Option(help="only records of a topic from this moment on (UTC)")] = None,
+    until: Annotated[datetime | None, typer.Option(help="only records of a topic before this moment (UTC)")] = None,
+    prefix: Prefix = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what the records would become")] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish records of topics that are no events of ours as events, by a mapping file, in the order of their time.
+
+    Old events are late in a topic that holds newer ones: give them a --prefix of their own. Exit code 1 when a record was refused.
+
+    Example: `flowchain import legacy docs/examples/mapping.yaml --dry-run`
+    """
+    mappers = read_mappings(mapping)
+    wanted = {name: mapper for name, mapper in mappers.items() if topic in (None, name)}
+    if not wanted or (records is not None and len(wanted) > 1):
+        raise CommandError(f"--topic: the mapping is about {', '.join(mappers)}")
+    settings = load_settings(topic_prefix=prefix) if dry_run and records else reach_kafka(topic_prefix=prefix)
+    outcomes = {}
+    for name, mapper in wanted.items():
+        found = read_records(settings, name, _ms(since), _ms(until)) if records is None else read_lines(records, time.time_ns() // 1000)
+        outcomes[name] = judge(found, mapper, settings.topic(EVENTS.name))
+        if not dry_run:
+            publish(settings, outcomes[name])
+    _tell_outcomes(outcomes, dry_run, as_json)
+    raise typer.Exit(1 if any(outcome.refused for outcome in outcomes.values()) else 0)
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+
+
+def _tell_outcomes(outcomes: dict[str, Outcome], dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({name: {**asdict(outcome), "events": len(outcome.events)} for name, outcome in outcomes.items()})
+        return
+    for name, outcome in outcomes.items():
+        console.print(f"{name}: {outcome.records:,} records, {len(outcome.events):,} events {'would be ' if dry_run else ''}published, {outcome.left_out:,} match no mapping")
+        for reason, count in outcome.refused.items():
+            console.print(f"  {count:,} refused: {escape(reason)} (first {escape(outcome.first_seen[reason])})")
 
 
 def _check_speed(speed: float | None) -> None:

@@ -12,7 +12,7 @@ from infra import background, devstack, local
 from infra.cli.common import HOME, CommandError, Json, console, load_settings, print_json, reach_kafka
 from infra.devstack import EngineName
 from infra.preparing import prepare
-from infra.supervisor import API, WORKERS, is_free
+from infra.supervisor import API, INTAKE, WORKERS, is_free
 
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="of loopback; a free one where left out")]
 
@@ -45,15 +45,15 @@ def up(
     with background.locked(HOME):  # topics and schemas are made by one at a time
         prepare(settings)
     if not engines_only:
-        background.start(HOME, settings.environment(*local.SETTING.values()) | {"FLOWCHAIN_API_PORT": str(_api_port(settings, api_port))})
-    addresses = {engine.name: engine.shown_address for engine in stack.engines} | _api_url()
+        background.start(HOME, settings.environment(*local.SETTING.values()) | {"FLOWCHAIN_API_PORT": str(_api_port(settings, api_port))} | _otlp_ports(settings))
+    addresses = {engine.name: engine.shown_address for engine in stack.engines} | _api_url() | _otlp_addresses()
     if as_json:
         print_json(addresses)
         return
     for name, address in addresses.items():
         console.print(f"{name:12} {address}")
     if not engines_only:
-        console.print(f"{'workers':12} {', '.join(WORKERS)}: `flowchain status` shows them")
+        console.print(f"{'workers':12} {', '.join((*WORKERS, INTAKE))}: `flowchain status` shows them")
 
 
 def down(as_json: Json = False) -> None:
@@ -101,6 +101,17 @@ def _api_url() -> dict[str, str]:
     state = background.read_state(HOME)
     port = next((worker.port for worker in state.workers if worker.name == API), None) if state else None
     return {} if port is None else {API: f"http://127.0.0.1:{port}"}
+
+
+def _otlp_ports(settings: Settings) -> dict[str, str]:
+    """Return the usual ports of OTLP, and any in place of one that somebody else has; a port that is said is left as it is."""
+    usual = {name: getattr(settings, name) for name in ("intake_http_port", "intake_grpc_port") if name not in Settings.explicit()}
+    return {f"FLOWCHAIN_{name.upper()}": str(port if is_free(port) else 0) for name, port in usual.items()}
+
+
+def _otlp_addresses() -> dict[str, str]:
+    found = next((report for report in background.reports(HOME) if report["worker"] == INTAKE and "otlp" in report), None)
+    return {f"otlp/{way}": address for way, address in found["otlp"].items()} if found else {}
 
 
 def _ports(configured: dict[str, str], given: dict[EngineName, int | None]) -> dict[str, int]:

@@ -30,6 +30,7 @@ class Worker(StrEnum):
     ANALYSIS = "analysis"
     SINKS_CLICKHOUSE = "sinks-clickhouse"
     SINKS_POSTGRES = "sinks-postgres"
+    INTAKE = "intake"
     API = "api"
     SINKS = "sinks"
     """Both of them, as two child processes."""
@@ -53,6 +54,8 @@ def worker(name: Worker, prefix: Prefix = None) -> None:
         run_ingest(settings)
     elif name is Worker.ANALYSIS:
         run_analysis(settings)
+    elif name is Worker.INTAKE:
+        run_intake(settings)
     elif name is Worker.API:
         run_api(settings)
     elif name is Worker.SINKS:
@@ -75,6 +78,13 @@ def run_analysis(settings: Settings) -> None:
     from agents.analysis import analysis_app
 
     run_faust(analysis_app(settings), settings)
+
+
+def run_intake(settings: Settings) -> None:
+    """Run the intake as this process."""
+    from agents.intake import IntakeWorker
+
+    IntakeWorker(settings).run()
 
 
 def run_api(settings: Settings) -> None:

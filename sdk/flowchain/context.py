@@ -1,8 +1,9 @@
 """Which execution and step the running code belongs to, and how that travels between services.
 
 Three ways carry it, the first that is there is taken: `flowchain-*` headers (all of it), W3C `baggage` (the execution and
-for whom it runs) with `traceparent` (the caller's span), and our entry in `tracestate` (the last step that FlowChain saw).
-So a service in between that knows only W3C keeps the thread, and becomes the parent of what comes after it.
+for whom it runs) with `traceparent` (the caller's span), and our entry in `tracestate` (the last step that FlowChain saw, the
+chain and the tenant). So a service in between that knows only W3C keeps the thread, and becomes the parent of what comes after
+it; and where it exports spans of OpenTelemetry, these hold the entry, which says what execution they are part of.
 """
 
 import sys
@@ -20,11 +21,17 @@ CONTROLS = dict.fromkeys([*range(0x20), 0x7F], "\N{REPLACEMENT CHARACTER}")
 MAX_ID = 64
 _PREFIX = "flowchain-"
 _STATE_KEY = "flowchain"
+_STATED = ("chain", "tenant", "execution")
+"""What our entry says behind the span."""
 _FIELDS = ("chain", "execution", "tenant", "user", "tier", "version")
 _SINGLE = frozenset((*(_PREFIX + field for field in (*_FIELDS, "span", "component")), "traceparent"))
 _LISTS = frozenset(("tracestate", "baggage"))
 READ = _SINGLE | _LISTS
 """The headers that may say something here, in lower case."""
+_FIELD_HEADERS = tuple((field, _PREFIX + field) for field in _FIELDS)
+_MAX_KEYS = 1024
+_names: dict[str | bytes, str | None] = {}
+"""What header each key that came so far stands for, for so many of them."""
 
 Headers = Mapping[str, str | bytes] | Mapping[bytes, bytes] | Iterable[tuple[str | bytes, str | bytes | None]]
 
@@ -122,8 +129,15 @@ def _trace_headers(flow: Flow, span: str) -> dict[str, str]:
     traceparent, foreign = opentelemetry_span() or (own, flow.foreign.tracestate)
     if traceparent is None:
         return {}
-    state = w3c.join_state(f"{_STATE_KEY}={span}", foreign) if own else foreign
+    state = w3c.join_state(f"{_STATE_KEY}={_state(flow, span, traceparent)}", foreign) if own else foreign
     return {"traceparent": traceparent, "tracestate": state} if state else {"traceparent": traceparent}
+
+
+def _state(flow: Flow, span: str, traceparent: str) -> str:
+    """Return the value of our entry: span, chain, tenant, and the execution where it is not the trace itself."""
+    execution = "" if traceparent[3:35] == flow.execution else flow.execution
+    value = ";".join([span, *(quote(part, safe="") for part in (flow.chain, flow.tenant, execution))])
+    return value if len(value) <= w3c.MAX_STATE_VALUE_CHARS else span
 
 
 def opentelemetry_span() -> tuple[str, str] | None:
@@ -144,31 +158,40 @@ def from_headers(headers: Headers) -> Context | None:
     values = _known(headers)
     if not values:
         return None
-    carried, baggage = w3c.split_baggage(values.get("baggage", ""), _PREFIX)
-    flows = {field: unquote(values.get(_PREFIX + field, "")) for field in _FIELDS}
-    if not flows["chain"] or not flows["execution"]:
-        flows = {field: carried.get(field, "") for field in _FIELDS}
-    if not flows["chain"] or not flows["execution"]:
-        return None
-    execution = name(flows["execution"], MAX_ID)
+    baggage = values.get("baggage", "")
     trace = w3c.parse_traceparent(values.get("traceparent", ""))
-    last, state = w3c.split_state(values.get("tracestate", ""), _STATE_KEY) if trace else (None, "")
+    entry, state = w3c.split_state(values.get("tracestate", ""), _STATE_KEY) if trace else (None, "")
+    last, *stated = (entry or "").split(";")
+    carried = _flow_fields(values) or w3c.own_baggage(baggage, _PREFIX)
+    if trace and stated and "chain" not in carried:
+        carried = {field: unquote(part) for field, part in zip(_STATED, stated, strict=False) if part}
+        carried.setdefault("execution", trace.trace)
+    chain, execution = carried.get("chain"), carried.get("execution")
+    if not chain or not execution:
+        return None
+    foreign = w3c.foreign_baggage(baggage, _PREFIX)
     flow = Flow(
-        name(flows["chain"]),
-        execution,
-        name(flows["tenant"] or "default"),
-        optional_name(flows["user"]),
-        optional_name(flows["tier"]),
-        version_name(flows["version"]),
-        Foreign(state, baggage) if state or baggage else _NOTHING,
+        name(chain),
+        name(execution, MAX_ID),
+        name(carried.get("tenant") or "default"),
+        optional_name(carried.get("user")),
+        optional_name(carried.get("tier")),
+        version_name(carried.get("version")),
+        Foreign(state, foreign) if state or foreign else _NOTHING,
     )
-    span = unquote(values.get(_PREFIX + "span", ""))
+    span = values.get(_PREFIX + "span")
     if span:
-        component = optional_name(unquote(values.get(_PREFIX + "component", "")))
-        return Context(flow, flow.fields(), name(span, MAX_ID), component)
-    if trace is not None and trace.trace == trace_id(execution):
+        return Context(flow, flow.fields(), name(span, MAX_ID), optional_name(values.get(_PREFIX + "component")))
+    if trace is not None and trace.trace == trace_id(flow.execution):
         return Context(flow, flow.fields(), trace.span)
     return Context(flow, flow.fields(), optional_id(last))
+
+
+def _flow_fields(values: Mapping[str, str]) -> dict[str, str] | None:
+    """Return what the flow headers say, None where they do not name an execution."""
+    if _PREFIX + "chain" not in values or _PREFIX + "execution" not in values:
+        return None
+    return {field: values[key] for field, key in _FIELD_HEADERS if key in values}
 
 
 def _known(headers: Headers) -> dict[str, str]:
@@ -176,14 +199,24 @@ def _known(headers: Headers) -> dict[str, str]:
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     values: dict[str, str] = {}
     for key, value in pairs:
-        if not value:
+        known = _names[key] if key in _names else _name_of(key)
+        if known is None or not value:
             continue
-        known = _text(key).lower()
-        if known in _SINGLE:
-            values[known] = _text(value)
-        elif known in _LISTS:
-            values[known] = f"{values[known]},{_text(value)}" if known in values else _text(value)
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        if known in _LISTS:
+            values[known] = f"{values[known]},{text}" if known in values else text
+        else:
+            values[known] = unquote(text) if "%" in text else text
     return values
+
+
+def _name_of(key: str | bytes) -> str | None:
+    """Return the header that a key in any case stands for, None where it is none of ours to read."""
+    known = (key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)).lower()
+    found = known if known in READ else None
+    if len(_names) < _MAX_KEYS:
+        _names[key] = found
+    return found
 
 
 def version_name(value: object | None) -> str | None:
@@ -199,7 +232,3 @@ def optional_id(value: object | None) -> str | None:
 def _quoted(value: str) -> str:
     plain = value.isascii() and value.isprintable() and "%" not in value
     return value if plain else quote(value, safe=" ", errors="replace")
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

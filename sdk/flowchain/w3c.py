@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
-MAX_STATE_MEMBERS, MAX_STATE_CHARS, LONG_MEMBER_CHARS = 32, 512, 128
+MAX_STATE_MEMBERS, MAX_STATE_CHARS, MAX_STATE_VALUE_CHARS, LONG_MEMBER_CHARS = 32, 512, 256, 128
 MAX_BAGGAGE_MEMBERS, MAX_BAGGAGE_BYTES = 64, 8192
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _STATE_KEY = r"[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}"
@@ -43,6 +43,8 @@ def format_traceparent(trace: str, span: str) -> str | None:
 
 def split_state(text: str, own_key: str) -> tuple[str | None, str]:
     """Return (the value of our entry, the others as they came); nothing of a `tracestate` that breaks the rules."""
+    if text.startswith(own_key + "=") and "," not in text:  # as it is mostly
+        return text[len(own_key) + 1 :].rstrip(" \t"), ""
     members = [stripped for member in text.split(",") if (stripped := member.strip(" \t"))]
     keys = [found[1] for member in members if (found := _STATE_MEMBER.fullmatch(member))]
     if len(keys) != len(members) or len(set(keys)) != len(keys) or len(keys) > MAX_STATE_MEMBERS:
@@ -61,19 +63,21 @@ def join_state(own: str, foreign: str) -> str:
     return ",".join([own, *members])
 
 
-def split_baggage(text: str, prefix: str) -> tuple[dict[str, str], str]:
-    """Return (the values of the members whose key begins with `prefix`, without it; the other members as they came)."""
+def own_baggage(text: str, prefix: str) -> dict[str, str]:
+    """Return the values of the members whose key begins with `prefix`, without it."""
     own: dict[str, str] = {}
-    foreign = []
-    for member in filter(None, (part.strip(" \t") for part in text.split(","))):
-        key, equals, value = member.partition("=")
-        if not equals or not (key := key.strip(" \t")):
-            continue
-        if key.startswith(prefix):
-            own[key[len(prefix) :]] = unquote_plus(value.partition(";")[0].strip(" \t"))
-        elif member.isascii() and member.isprintable():
-            foreign.append(member)
-    return own, ",".join(foreign)
+    for member in text.split(","):
+        key, equals, value = member.strip(" \t").partition("=")
+        if equals and key.startswith(prefix):
+            own[key[len(prefix) :].rstrip(" \t")] = unquote_plus(value.partition(";")[0].strip(" \t"))
+    return own
+
+
+def foreign_baggage(text: str, prefix: str) -> str:
+    """Return the other members as they came, but what is no member or could not be a header again."""
+    members = [member.strip(" \t") for member in text.split(",")]
+    foreign = [member for member in members if not member.startswith(prefix) and "=" in member]
+    return ",".join([member for member in foreign if member.isascii() and member.isprintable()])
 
 
 def join_baggage(own: Mapping[str, str], prefix: str, foreign: str) -> str:

@@ -19,7 +19,7 @@ from infra.devstack import Stack
 from schemas.operations import DeadLetter
 from schemas.topics import EVENTS, EVENTS_DLQ
 
-READ, ACT, DEFINE, ADMINISTER = "read", "act", "define", "administer"
+READ, ACT, DEFINE, EMIT, ADMINISTER = "read", "act", "define", "emit", "administer"
 OWN: dict[str, str] = {
     "GET /v1/executions": READ, "GET /v1/open-executions": READ, "GET /v1/executions/{execution}": READ,
     "GET /v1/executions/{execution}/trace": READ, "GET /v1/executions/{execution}/diagram": READ,
@@ -41,6 +41,7 @@ OWN: dict[str, str] = {
     "GET /v1/business/resource-use": READ, "GET /v1/business/slowest-runs": READ, "GET /v1/users/{user}/metrics": READ,
     "GET /v1/users/{user}/executions": READ, "GET /v1/me": READ, "GET /v1/usage": READ, "GET /v1/keys": ADMINISTER, "POST /v1/keys": ADMINISTER,
     "DELETE /v1/keys/{key}": ADMINISTER, "GET /v1/audit": ADMINISTER, "GET /v1/live/{stream}": READ,
+    "POST /v1/events": EMIT,
 }  # fmt: skip
 """Operations on one tenant's things, and the right that each takes."""
 ALL: dict[str, str] = {
@@ -92,7 +93,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/alerts/{alert}/feedback": {"verdict": "right"},
     "POST /v1/silences": {"ends_at": "2099-01-01T00:00:00Z", "reason": "a test"}, "POST /v1/keys": {"name": "tried", "role": "viewer"},
     "PUT /v1/tenants/{name}": {"tier": "no-such-tier"}, "POST /v1/redrives": {"letters": ["0:0"], "dry_run": True},
-    "PUT /v1/flows/{flow}/credentials/{name}": {},
+    "PUT /v1/flows/{flow}/credentials/{name}": {}, "POST /v1/events": [],
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from connectors.database import EVERY_TENANT
+from connectors.http import sockets
 from connectors.http.routes import live
 from infra.devstack import Stack
 from schemas.analysis import Alert
@@ -184,7 +185,7 @@ def test_what_is_refused(api: Api, address: str, query: str, headers: dict[str, 
 
 
 def test_a_browser_offers_its_key_as_a_subprotocol(api: Api, address: str) -> None:
-    offered = ["flowchain", f"{live.SUBPROTOCOL}{api.keys['acme', 'viewer']}"]
+    offered = ["flowchain", f"{sockets.SUBPROTOCOL}{api.keys['acme', 'viewer']}"]
     with connect(f"ws://{address}/v1/live", subprotocols=offered) as client:  # type: ignore[arg-type]
         assert client.subprotocol == "flowchain"
         say(api, numbered("acme", 60))
@@ -198,7 +199,7 @@ def test_a_key_that_is_revoked_ends_its_streams(api: Api, address: str, monkeypa
         api.send("DELETE", f"/v1/keys/{made['id']}", status=204)
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(timeout=20)
-    assert closed.value.rcvd is not None and closed.value.rcvd.code == live.POLICY
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == sockets.POLICY
 
 
 def test_registered_flows_are_told(api: Api, address: str) -> None:

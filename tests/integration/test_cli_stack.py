@@ -14,7 +14,7 @@ import pytest
 
 from infra.devstack import Stack
 from infra.simulator import FAULT_KINDS
-from infra.supervisor import API, WORKERS
+from infra.supervisor import API, INTAKE, WORKERS
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_two_starts_at_once_make_one_supervisor(home: Path) -> None:
     assert len(supervisors(home)) == 1
     workers = [process for process in running_in(home) if "worker" in process.cmdline()]
-    assert len(workers) == len((*WORKERS, API))
+    assert len(workers) == len((*WORKERS, INTAKE, API))
 
 
 def test_simulate_tells_the_truth_and_status_what_came_of_it(home: Path) -> None:
@@ -96,7 +96,7 @@ def test_simulate_tells_the_truth_and_status_what_came_of_it(home: Path) -> None
         return (rows["ingest"]["dead_letters"] or 0) >= summary["poison_records"]  # type: ignore[operator]
 
     assert eventually(refused_and_settled)
-    assert set(rows) == {*WORKERS, API}
+    assert set(rows) == {*WORKERS, INTAKE, API}
     for row in rows.values():
         assert {"lag", "watermark_unix_us", "last_settled_age_s", "windows_open", "dead_letters", "restarts", "ready", "pid"} <= set(row)
         assert row["ready"] is True and row["live"] is True and row["restarts"] == 0
@@ -109,7 +109,7 @@ def test_status_has_a_row_for_every_worker(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     words = set(done.stdout.split())
     assert {"worker", "ready", "lag", "watermark", "settled", "windows", "open", "dead", "letters", "restarts"} <= words
-    assert {*WORKERS, API} <= words
+    assert {*WORKERS, INTAKE, API} <= words
 
 
 def test_names_of_topics_are_whole(home: Path) -> None:

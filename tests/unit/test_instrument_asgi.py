@@ -9,7 +9,7 @@ import pytest
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
-from helpers_instrument import Reported, reporting
+from instrument_world import Reported, reporting
 
 import flowchain
 from flowchain.context import Context, Flow, to_headers
@@ -120,12 +120,19 @@ def test_the_chain_that_a_request_begins_can_be_named_or_none(reported: Reported
 
 @pytest.mark.parametrize(
     ("path", "status", "expected"),
-    [("/broken", 500, "KeyError"), ("/busy", 503, "http_503"), ("/orders/x", 422, None), ("/nowhere", 404, None)],
+    [
+        ("/broken", 500, ("KeyError", "data")),
+        ("/busy", 503, ("http_503", "capacity")),
+        ("/orders/x", 422, (None, None)),
+        ("/nowhere", 404, (None, None)),
+    ],
 )
-def test_errors_and_5xx_fail_the_step_and_4xx_do_not(reported: Reported, path: str, status: int, expected: str | None) -> None:
+def test_errors_and_5xx_fail_the_step_and_4xx_do_not(
+    reported: Reported, path: str, status: int, expected: tuple[str | None, str | None]
+) -> None:
     assert call(shop(), "GET", path, to_headers(CALLER)).status_code == status
     (ended,) = [event for event in reported() if event["type"] in ("step.completed", "step.failed")]
-    assert ended.get("error_type") == expected
+    assert (ended.get("error_type"), ended.get("error_category")) == expected
     if status == 404:
         assert ended["step"] == "GET (no route)"
 

@@ -1,10 +1,15 @@
 """How a flow travels: W3C headers and ours, what others sent along, and headers of any kind."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.trace import set_span_in_context
 
 from flowchain import w3c
 from flowchain.context import Context, Flow, Foreign, from_headers, to_headers
@@ -38,6 +43,26 @@ def test_a_hop_that_knows_only_w3c_keeps_the_flow_and_becomes_the_parent() -> No
     assert (after.span, after.component) == (OTHER, None)
 
 
+def test_a_hop_that_passes_on_no_baggage_keeps_chain_tenant_and_execution() -> None:
+    headers = to_headers(CONTEXT)
+    after = from_headers({"traceparent": f"00-{EXECUTION}-{OTHER}-01", "tracestate": headers["tracestate"]})
+    assert after is not None and after.span == OTHER
+    assert after.flow[:3] == FLOW[:3]
+
+
+@pytest.mark.parametrize("execution", ["order 4711;=,", "0"])
+def test_an_execution_that_is_no_trace_id_travels_in_the_state(execution: str) -> None:
+    flow = FLOW._replace(execution=execution)
+    headers = to_headers(Context(flow, flow.fields(), SPAN))
+    after = from_headers({"traceparent": headers["traceparent"], "tracestate": headers["tracestate"]})
+    assert after is not None and after.flow[:3] == flow[:3]
+
+
+def test_a_chain_that_is_too_long_for_the_state_is_left_out() -> None:
+    flow = FLOW._replace(chain="\u00fc" * 128)
+    assert to_headers(Context(flow, flow.fields(), SPAN))["tracestate"] == f"flowchain={SPAN}"
+
+
 def test_a_hop_that_begins_another_trace_leaves_the_last_step_that_we_saw() -> None:
     headers = to_headers(CONTEXT)
     passed_on = {**headers, "traceparent": f"00-{OTHER * 2}-{OTHER}-01"}
@@ -65,7 +90,7 @@ def test_what_others_sent_goes_on_unchanged() -> None:
     assert context is not None
     assert context.flow.foreign == Foreign("rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "userId=am%C3%A9lie;secure,plain = x ;p=1")
     sent = to_headers(Context(context.flow, context.fields, OTHER))
-    assert sent["tracestate"] == f"flowchain={OTHER},rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
+    assert re.fullmatch(f"flowchain={OTHER};[^,=]+,rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", sent["tracestate"])
     assert sent["baggage"].endswith(",userId=am%C3%A9lie;secure,plain = x ;p=1")
 
 
@@ -127,6 +152,41 @@ def test_baggage_stays_within_its_limits() -> None:
     assert len(w3c.join_baggage({"chain": "c"}, "flowchain-", many).split(",")) == w3c.MAX_BAGGAGE_MEMBERS
     large = w3c.join_baggage({"chain": "c"}, "flowchain-", ",".join(["a=" + "x" * 5000, "b=" + "x" * 5000]))
     assert large == "flowchain-chain=c,a=" + "x" * 5000
+
+
+@pytest.fixture(scope="module")
+def tracer() -> Iterator[trace.Tracer]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    yield provider.get_tracer("test")
+    provider.shutdown()
+
+
+def test_a_hop_with_opentelemetry_only_is_the_child_of_what_came_before_and_the_parent_of_what_comes_after(tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("hop", context=propagate.extract(to_headers(CONTEXT))) as hop:
+        assert isinstance(hop, ReadableSpan) and hop.parent is not None
+        assert f"{hop.parent.span_id:016x}" == SPAN
+        assert f"{hop.context.trace_id:032x}" == EXECUTION
+        passed_on: dict[str, str] = {}
+        propagate.inject(passed_on, context=set_span_in_context(hop, propagate.extract(to_headers(CONTEXT))))
+    after = from_headers(passed_on)
+    assert after is not None and after.flow == FLOW
+    assert after.span == f"{hop.context.span_id:016x}"
+
+
+def test_beside_opentelemetry_its_own_trace_stays_whole_and_our_step_is_the_parent(tracer: trace.Tracer) -> None:
+    with tracer.start_as_current_span("span") as span:
+        headers = to_headers(CONTEXT)
+        about = span.get_span_context()
+    assert w3c.parse_traceparent(headers["traceparent"]) == (f"{about.trace_id:032x}", f"{about.span_id:016x}")
+    assert re.fullmatch(f"flowchain={SPAN};[^,=]+;{EXECUTION}", headers["tracestate"])
+    after = from_headers(headers)
+    assert after is not None and (after.span, after.component) == (SPAN, "shop")
+
+
+def test_a_span_that_nobody_records_changes_nothing() -> None:
+    ours = to_headers(CONTEXT)
+    with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=True))):
+        assert to_headers(CONTEXT) == ours
 
 
 names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=64)

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from helpers_instrument import Reported, reporting
+from instrument_world import Reported, reporting
 
 import flowchain
 
@@ -35,6 +35,7 @@ def answer(value: bytes, call: Any) -> bytes:
         call.set_code(grpc.StatusCode.NOT_FOUND)
     if value == b"away":
         call.set_code(grpc.StatusCode.UNAVAILABLE)
+        call.set_details("of stock")
     return value
 
 
@@ -136,4 +137,6 @@ def test_what_is_the_server_s_fault_fails_the_step(reported: Reported, kind: str
         ask(channel, kind, value)
     ended = [e for e in reported("", f"shop.Orders/{kind}") if e["type"] in ("step.completed", "step.failed")]
     assert [event.get("error_type") for event in ended] == [error]
+    if value == b"away":
+        assert (ended[0]["error_category"], ended[0]["error_message"]) == ("capacity", "of stock")
     assert flowchain.current() is None

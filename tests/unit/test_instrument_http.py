@@ -12,7 +12,7 @@ import httpx
 import pytest
 import requests
 from flask import Flask, Response, abort
-from helpers_instrument import Reported, reporting
+from instrument_world import Reported, reporting
 
 import flowchain
 from flowchain.context import Context, Flow, to_headers
@@ -83,13 +83,13 @@ def get_requests(url: str) -> tuple[int, str]:
 
 
 def get_httpx(url: str) -> tuple[int, str]:
-    response = httpx.get(url)
+    response = httpx.get(url, verify=False)
     return response.status_code, response.text
 
 
 def get_httpx_async(url: str) -> tuple[int, str]:
     async def run() -> tuple[int, str]:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=False) as client:
             response = await client.get(url)
             return response.status_code, response.text
 
@@ -128,8 +128,8 @@ def test_a_call_can_be_a_step_of_its_own(reported: Reported, get: Get, monkeypat
     calling, served, refused = reported("step.started")
     assert calling["step"] == refused["step"] == "GET 127.0.0.1"
     assert served["parents"][0]["span"] == calling["span"]
-    assert [event["error_type"] for event in reported("step.failed")][:2] == ["http_503", "http_503"]
-    assert len(reported("step.failed")) == 3
+    failed = [event["error_type"] for event in reported("step.failed")]  # the server's may be told after the client's
+    assert failed.count("http_503") == 2 and len(failed) == 3
 
 
 @pytest.mark.parametrize("get", CLIENTS)

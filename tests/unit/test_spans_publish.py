@@ -61,7 +61,7 @@ def test_any_items_give_valid_events_in_time_order_and_nothing_is_lost(items: li
     audit = Audit()
     collected = collect(items, Options(), audit)
     assert collected.items + sum(audit.skipped.values()) == len(items)
-    events = list(Encoder(collected).events(in_order(collected)))
+    events = list(Encoder(collected.traces, collected.options.tenant).events(in_order(collected)))
     assert len(events) == collected.items + 2 * len(collected.traces)
     assert [event.time_unix_us for event in events] == sorted(event.time_unix_us for event in events)
     open_executions: set[str] = set()

@@ -6,6 +6,7 @@ from connectors.http.routes import (
     components,
     coverage,
     credentials,
+    events,
     executions,
     flows,
     health,
@@ -18,5 +19,7 @@ from connectors.http.routes import (
 )
 
 ROUTERS = tuple(
-    module.router for module in (flows, coverage, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
+    module.router for module in (
+        events, flows, coverage, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta,
+    )
 )

@@ -16,10 +16,10 @@ from connectors.http.live.feed import catch_up
 from connectors.http.live.frames import STREAMS, Facts, Frame, position_of
 from connectors.http.live.hub import Gap, Subscription
 from connectors.http.parameters import Named
-from connectors.http.principal import Principal
 from connectors.http.problems import FieldProblem, Refused
 from connectors.http.scope import Reader
 from connectors.http.services import Services
+from connectors.http.sockets import POLICY, TRY_LATER, principal_of, tenant_of, token_of
 
 router = APIRouter(prefix="/v1/live", tags=["live"])
 StreamName = Literal["alerts", "incidents", "anomalies", "violations", "health", "dependencies", "executions", "flows", "slos", "limits"]
@@ -31,9 +31,6 @@ LOG_RINGS = 10
 """So many times what a ring holds is read from the log for a client that comes back."""
 SSE_S = 300.0
 """Server-sent events end after so long, so that the key is looked at again: clients come back by themselves."""
-POLICY, TRY_LATER, TOO_MANY = 1008, 1013, 1013
-SUBPROTOCOL = "flowchain.bearer."
-"""A browser cannot set headers of a WebSocket: it offers this and its key as a subprotocol beside `flowchain`."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +100,16 @@ async def follow_all(
 ) -> None:  # fmt: skip
     """Send {"stream", "id", "data"} per record and {"stream", "gap": true} where some are not sent; `after` is an id to go on behind."""
     services: Services = websocket.app.state.services
-    token, subprotocol = _token(websocket)
-    who = await _principal(services, token)
-    wanted = Filter(_tenant(who, tenant), chain, component, severity, user)
+    token, subprotocol = token_of(websocket)
+    who = await principal_of(services, token)
+    wanted = Filter(tenant_of(who, tenant), chain, component, severity, user)
     names = list(dict.fromkeys(streams.split(",")))
     try:
         positions = _positions(after or [], names)
     except Refused as refused:
         raise WebSocketException(POLICY, refused.detail) from refused
     if services.hub.clients >= services.settings.live_connections:
-        raise WebSocketException(TOO_MANY, "too many clients follow live streams here")
+        raise WebSocketException(TRY_LATER, "too many clients follow live streams here")
     await websocket.accept(subprotocol)
     services.hub.clients += 1
     try:
@@ -199,34 +196,3 @@ def _positions(ids: Iterable[str], names: Iterable[str]) -> dict[str, dict[int, 
     if strange := found.keys() - names:
         raise Refused(422, f"an id of {', '.join(sorted(strange))} cannot be gone on behind here")
     return found
-
-
-def _token(websocket: WebSocket) -> tuple[str, str | None]:
-    """Return the client's token and the subprotocol to agree on."""
-    scheme, _, token = websocket.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return token.strip(), None
-    if key := websocket.headers.get("x-api-key"):
-        return key, None
-    offered = [name.strip() for name in websocket.headers.get("sec-websocket-protocol", "").split(",")]
-    given = next((name.removeprefix(SUBPROTOCOL) for name in offered if name.startswith(SUBPROTOCOL)), None)
-    if given is None:
-        raise WebSocketException(POLICY, "a key is needed: Authorization: Bearer <key>")
-    return given, "flowchain" if "flowchain" in offered else None
-
-
-async def _principal(services: Services, token: str) -> Principal:
-    try:
-        who = await asyncio.to_thread(services.tokens.principal, token)
-        services.limits.take(who)
-    except Refused as refused:
-        raise WebSocketException(POLICY if refused.status in (401, 403) else TRY_LATER, refused.detail) from refused
-    return who
-
-
-def _tenant(who: Principal, asked: str | None) -> str:
-    if asked is not None and not who.reaches(asked):
-        raise WebSocketException(POLICY, "that tenant is not yours")
-    return asked or who.tenant
-
-

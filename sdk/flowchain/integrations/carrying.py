@@ -23,7 +23,7 @@ def additions(traceparent: Any, baggage: Any) -> dict[str, str]:
         found.pop("traceparent", None)
         found.pop("tracestate", None)
     if baggage:
-        foreign = w3c.split_baggage(_text(baggage), "flowchain-")[1]
+        foreign = w3c.foreign_baggage(_text(baggage), "flowchain-")
         if foreign:
             found["baggage"] = w3c.append_baggage(found["baggage"], foreign)
     return found

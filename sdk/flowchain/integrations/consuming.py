@@ -1,11 +1,11 @@
 """The step between two requests of a consumer for records: what it was given is worked on until it asks for more."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from flowchain.integrations import records
+from flowchain import records
 from flowchain.integrations.guarding import tracker
 from flowchain.integrations.work import Work, process
 
@@ -26,5 +26,11 @@ def asked(consumer: Any) -> None:
     """End the work on what the consumer returned before, badly where it is asked (closed) while an error goes up."""
     work = _open.pop(consumer, None)
     if work is not None:
-        work.end(sys.exc_info()[1])
+        error = sys.exc_info()[1]
+        work.end(None if isinstance(error, GeneratorExit) else error)
         work.leave()
+
+
+def flat(batches: Mapping[Any, Iterable[Any]]) -> list[Any]:
+    """Return the records of every partition together."""
+    return [record for batch in batches.values() for record in batch]

@@ -10,11 +10,13 @@ from flowchain.context import Headers
 from flowchain.integrations.carrying import carried
 from flowchain.integrations.guarding import attempt, wrap
 from flowchain.integrations.work import Work, bounded, serve
+from flowchain.tracker import Failure
 
 grpc: Any = import_module("grpc")
 """Untyped: its stubs have types that are not there when it runs."""
-FAULTS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
-"""Statuses that are the server's fault; others answer the client, as 4xx do."""
+FAULTS = {"UNKNOWN": None, "DEADLINE_EXCEEDED": "timeout", "UNIMPLEMENTED": "bug", "INTERNAL": None, "UNAVAILABLE": "capacity",
+          "DATA_LOSS": "data"}  # fmt: skip
+"""Statuses that are the server's fault, and what kind of trouble they are; others answer the client, as 4xx do."""
 _END = object()
 
 
@@ -114,14 +116,13 @@ def _end(work: Work | None, call: Any, error: BaseException | None = None) -> No
         return
     code = getattr(call.code(), "name", "")
     if code in FAULTS:
-        work.end(_status_error(code))
+        work.fail(Failure(f"grpc_{code.lower()}", _text(call.details()), FAULTS[code]))
     else:
         work.end(None if code and code != "OK" else error)
 
 
-def _status_error(code: str) -> Exception:
-    kind: type[Exception] = type(f"grpc_{code.lower()}", (Exception,), {})
-    return kind()
+def _text(details: Any) -> str | None:
+    return details.decode("utf-8", "replace") if isinstance(details, bytes) else details or None
 
 
 def _single(behaviour: Callable[..., Any], metadata: Headers, method: str) -> Callable[..., Any]:

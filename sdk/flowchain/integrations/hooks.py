@@ -12,14 +12,19 @@ from flowchain.integrations.guarding import attempt
 
 WRAPPERS = {
     "aiohttp.client": "aiohttp.wrap_aiohttp",
+    "aiokafka": "aiokafka.wrap_aiokafka",
     "confluent_kafka": "confluent.wrap_confluent",
     "confluent_kafka.aio": "confluent.wrap_confluent_aio",
     "django.core.handlers.asgi": "asgi.wrap_django",
     "django.core.handlers.wsgi": "wsgi.wrap_django",
+    "faust.agents.agent": "faust.wrap_agents",
+    "faust.app.base": "faust.wrap_app",
+    "faust.streams": "faust.wrap_streams",
     "fastapi.applications": "asgi.wrap_starlette",
     "flask.app": "wsgi.wrap_flask",
     "grpc": "grpc.wrap_grpc",
     "httpx": "httpx.wrap_httpx",
+    "kafka": "kafka_python.wrap_kafka_python",
     "requests.sessions": "requests.wrap_requests",
     "starlette.applications": "asgi.wrap_starlette",
 }

@@ -22,6 +22,12 @@ def headers_for(topic: str, given: Any) -> KafkaHeaders | None:
     return headers and [(name, value.encode() if isinstance(value, str) else value) for name, value in headers]
 
 
+def with_headers(given: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of a send with the flow in their `headers`; None: send with what the host gave."""
+    headers = headers_for(given["topic"], given.get("headers"))
+    return None if headers is None else {**given, "headers": headers}
+
+
 def refused(topic: str, error: str) -> bool:
     """Note that a record with our headers was refused; True where that is because of them, and it stops."""
     if error in REFUSALS:

@@ -1,12 +1,15 @@
 """A piece of the host's work as a step: begun and ended by an integration, around code that knows nothing of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flowchain.context import Context, Headers, current
 from flowchain.integrations import options
 from flowchain.integrations.guarding import tracker
-from flowchain.spans import Consumed, Execution, Step, StepOptions
+from flowchain.spans import Consumed, Execution, Scope, Step, StepOptions
+from flowchain.tracker import Failure, failure_of
 
+CATEGORIES = {502: "dependency", 503: "capacity", 504: "timeout"}
+"""Statuses that say what kind of trouble it is."""
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "WEBSOCKET"))
 MAX_NAMES = 1000
 """So many different steps of requests are told apart in a process; the rest is one."""
@@ -16,7 +19,7 @@ _names: set[str] = set()
 class Work:
     """A step, and around it an execution where the work begins one. What runs inside has it as its parent."""
 
-    __slots__ = ("_execution", "_inside", "_outside", "_step", "status")
+    __slots__ = ("_execution", "_inside", "_outside", "_step", "category", "status")
 
     def __init__(self, step: Step, execution: Execution | None = None) -> None:
         self._step: Step | None = step
@@ -25,6 +28,8 @@ class Work:
         self._inside: Context | None = None
         self.status = 0
         """Of the HTTP response, where there is one."""
+        self.category: str | None = None
+        """What a status of 500 and above is, where it does not say so itself."""
 
     def begin(self) -> "Work":
         """Report the beginning; the code that follows runs inside."""
@@ -32,23 +37,33 @@ class Work:
         if self._execution is not None:
             current.set(self._execution.start())
         self._inside = self._step.start() if self._step is not None else None
-        current.set(self._inside)
+        if self._inside is not None:
+            current.set(self._inside)
+            tracker().entered(self._inside)
         return self
 
     def end(self, error: BaseException | None = None) -> None:
-        """Report how it ended, once: an error, a response of 500 and above, or well."""
+        """Report how it ended, once: by an error, a response of 500 and above, or well."""
+        if error is not None:
+            self.fail(failure_of(error))
+        elif self.status >= 500:
+            self.fail(Failure(f"http_{self.status}", None, CATEGORIES.get(self.status, self.category)))
+        else:
+            self._end(lambda scope: scope.complete())
+
+    def fail(self, failure: Failure) -> None:
+        """Report that it ended badly, once."""
+        self._end(lambda scope: scope.fail(*failure))
+
+    def _end(self, report: Callable[[Scope], None]) -> None:
         step, self._step = self._step, None
         if step is None:
             return
-        for scope in (step, self._execution):
-            if scope is None:
-                continue
-            if error is not None:
-                scope.fail(type(error).__name__, str(error))
-            elif self.status >= 500:
-                scope.fail(f"http_{self.status}")
-            else:
-                scope.complete()
+        report(step)
+        if self._execution is not None:
+            report(self._execution)
+        if self._inside is not None:
+            tracker().left(self._inside)
 
     def leave(self) -> None:
         """Give the code that follows the context from before, unless it has one of its own by now."""
@@ -71,7 +86,9 @@ def call(step: str) -> Work | None:
     """Begin a call to another service, where calls are steps of their own and there is a flow."""
     if not options.current.client_steps or current.get() is None:
         return None
-    return Work(Step(tracker(), bounded(step))).begin()
+    work = Work(Step(tracker(), bounded(step))).begin()
+    work.category = "dependency"
+    return work
 
 
 def process(topic: str, contexts: Sequence[Context], consumed: Consumed | None) -> Work:

@@ -1,11 +1,11 @@
 """Consumed Kafka records, of whatever client: confluent-kafka, aiokafka, kafka-python, Faust."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from flowchain.context import Context, Headers
-from flowchain.spans import Consumed
+from flowchain.spans import Consumed, StepOptions
 from flowchain.tracker import MAX_PARENTS, Tracker
 
 
@@ -46,3 +46,8 @@ def contexts(tracker: Tracker, records: Iterable[Any]) -> list[Context]:
             if len(found) == MAX_PARENTS:
                 break
     return list(found.values())
+
+
+def joined(tracker: Tracker, records: Sequence[Any]) -> StepOptions:
+    """Return what a step that works on `records` together says of them."""
+    return StepOptions(parents=contexts(tracker, records), consumed=consumed(records[0]) if records else None)
