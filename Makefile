@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 COMPILED := $(VENV)/.compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-bench demo up down status chaos test test-chaos test-fast lint contract lock clean
+.PHONY: help install install-bench demo up down status chaos test test-long test-chaos test-fast lint contract lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,13 @@ status: install ## show what runs, how far it is, and what lags
 chaos: install ## kill, pause and restart everything under load for ten minutes, then verify that nothing is lost or twice
 	@$(BIN)/flowchain chaos --seed 1
 
-test: install ## all tests: those without engines and those on engines by two processes, those of the whole system alone
+test: install ## all tests: those without engines, those on engines, those of the whole system, each by two processes
 	@$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/property tests/unit
 	@$(BIN)/pytest -n 2 --dist loadfile --durations=10 tests/integration
-	@$(BIN)/pytest --durations=5 tests/e2e
+	@$(BIN)/pytest -n 2 --dist loadfile --durations=5 tests/e2e
+
+test-long: install ## what takes minutes: a real system's traces imported, benches of whole pipelines (five minutes)
+	@$(BIN)/pytest tests/long
 
 test-chaos: install ## a short `make chaos`, as a test (five minutes)
 	@$(BIN)/pytest tests/chaos

@@ -54,6 +54,12 @@ class _Event(Record):
     attributes: Attributes | None = None
 
 
+ErrorCategory = Annotated[
+    Name | None,
+    Field(description="kind of trouble: data, model, dependency, timeout, capacity, permission, cancelled, bug, unknown, or one of the service's own"),
+]
+
+
 class _StepEvent(_Event):
     step: Name
     span: Id | None = Field(None, description="this run of the step; step and attempt where it is left out")
@@ -85,6 +91,7 @@ class StepFailed(_EndedStep):
     type: Literal["step.failed"]
     error_type: Name = Field(description="low cardinality, e.g. an exception class or an error taxonomy entry")
     error_message: Annotated[str, Field(max_length=2048)] | None = None
+    error_category: ErrorCategory = None
 
 
 class ExecutionStarted(_Event):
@@ -107,6 +114,7 @@ class ExecutionFailed(_Event):
     duration_us: DurationUs | None = None
     error_type: Name
     error_message: Annotated[str, Field(max_length=2048)] | None = None
+    error_category: ErrorCategory = None
 
 
 class LogObserved(Record):

@@ -88,6 +88,7 @@ class StepCompleted(_EndedStep, tag="step.completed", kw_only=True):
 class StepFailed(_EndedStep, tag="step.failed", kw_only=True):
     error_type: Name
     error_message: Message | None = None
+    error_category: Name | None = None
 
 
 class ExecutionStarted(_Event, tag="execution.started", kw_only=True):
@@ -102,6 +103,7 @@ class ExecutionFailed(_Event, tag="execution.failed", kw_only=True):
     error_type: Name
     duration_us: Time | None = None
     error_message: Message | None = None
+    error_category: Name | None = None
 
 
 class LogObserved(Struct, forbid_unknown_fields=True, gc=False, tag_field="type", tag="log.observed", kw_only=True):

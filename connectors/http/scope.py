@@ -78,22 +78,22 @@ class Scope:
         return self.services.clickhouse.select(query, {**values, "tenant": self.tenant})
 
 
-def _tenant(who: Principal, asked: str | None) -> str:
+def _tenant(who: Principal, asked: str | None, or_all: bool) -> str:
     if asked is not None and not who.reaches(asked):
         raise Refused(403, "that tenant is not yours")
     tenant = asked or who.tenant
-    if tenant == EVERY_TENANT:
+    if tenant == EVERY_TENANT and not or_all:
         raise Refused(400, "name the tenant: your key is for all of them (?tenant=…)")
     return tenant
 
 
-def allowed(right: Right) -> Callable[..., Awaitable[Scope]]:
-    """Return the dependency of operations on one tenant's things."""
+def allowed(right: Right, *, or_all: bool = False) -> Callable[..., Awaitable[Scope]]:
+    """Return the dependency of operations on one tenant's things; `or_all`: on everybody's, with a key of every tenant that names none."""
 
     async def scope(who: Who, found: Annotated[Services, Depends(services)], tenant: Asked = None) -> Scope:
         if not who.may(right):
             raise Refused(403, f"the role {who.role} may not {right}")
-        return Scope(found, who, _tenant(who, tenant))
+        return Scope(found, who, _tenant(who, tenant, or_all))
 
     return scope
 
@@ -116,6 +116,7 @@ Actor = Annotated[Scope, Depends(allowed("act"))]
 Definer = Annotated[Scope, Depends(allowed("define"))]
 Emitter = Annotated[Scope, Depends(allowed("emit"))]
 Administrator = Annotated[Scope, Depends(allowed("administer"))]
+Auditor = Annotated[Scope, Depends(allowed("administer", or_all=True))]
 Overseer = Annotated[Scope, Depends(everywhere("read"))]
 Operator = Annotated[Scope, Depends(everywhere("act"))]
 Owner = Annotated[Scope, Depends(everywhere("administer"))]

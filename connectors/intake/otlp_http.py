@@ -1,7 +1,6 @@
 """OTLP over HTTP: POST /v1/traces, in protobuf or JSON, plain or gzip."""
 
 import asyncio
-import zlib
 from dataclasses import dataclass
 
 import orjson
@@ -13,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from connectors.intake.inflating import TooLong, inflate
 from connectors.intake.receiving import Reception
 from connectors.intake.spans import Received, from_json, from_proto
 from connectors.spans import otlp_proto
@@ -74,16 +74,10 @@ async def _body(request: Request, most_bytes: int) -> bytes:
 
 
 def _inflated(body: bytes, most_bytes: int) -> bytes:
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
-        found = unpacker.decompress(body, most_bytes + 1)
-    except zlib.error as error:
-        raise Refused(400, "the body is not gzip") from error
-    if len(found) > most_bytes:
-        raise Refused(413, f"at most {most_bytes:,} bytes are taken")
-    if not unpacker.eof or unpacker.unused_data:
-        raise Refused(400, "the body is not one whole gzip stream")
-    return found
+        return inflate(body, most_bytes)
+    except ValueError as error:
+        raise Refused(413 if isinstance(error, TooLong) else 400, str(error)) from error
 
 
 def _read(body: bytes, is_json: bool, reception: Reception) -> Received:

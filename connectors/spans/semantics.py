@@ -1,6 +1,7 @@
 """What the fields of an OTLP span mean, by today's semantic conventions and older ones: one place for every encoding."""
 
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from connectors.spans.attributes import RESENDS, attempt, bounded, consumed_record, consumes
 from connectors.spans.model import AttributeValue, Audit, Kind, Options, ParentRef, Span, first_text
@@ -13,7 +14,7 @@ _USER = ("user.id", "enduser.id")
 _RARE = frozenset((*CHAIN, *EXECUTION, *_USER, *RESENDS))
 """One look for all of them: most spans have none."""
 STATE = "flowchain="
-"""The SDK's entry in tracestate."""
+"""Begins the SDK's entry in tracestate, which spans hold as it came and goes on."""
 
 
 class Seen(NamedTuple):
@@ -39,15 +40,36 @@ class Seen(NamedTuple):
     trace_state: str
 
 
+class Carried(NamedTuple):
+    """What the SDK's entry in `tracestate` says: the execution that the trace is part of."""
+
+    chain: str = ""
+    tenant: str = ""
+    execution: str = ""
+
+
+_NOTHING = Carried()
+
+
+def _carried(seen: Seen) -> Carried:
+    """Return what came from a service with the SDK: `flowchain=<span>;<chain>;<tenant>;<execution where it is not the trace>`."""
+    for member in seen.trace_state.split(","):
+        _, *about = map(unquote, member.strip().split(";"))
+        if member.strip().startswith(STATE) and len(about) >= 3:
+            return Carried(about[0], about[1], about[2] or seen.trace_id)
+    return _NOTHING
+
+
 def span_of(seen: Seen, resource: dict[str, AttributeValue], options: Options, audit: Audit) -> Span:
     """Return the span of ours."""
     values, kind = seen.attributes, seen.kind
     error_type, error_message = _error(seen) if seen.failed else ("", "")
     consumed = consumed_record(values) if consumes(kind, values) else None
-    tenant = resource.get(options.tenant_attribute) or values.get(options.tenant_attribute) or ""
-    chain, execution, user, tried = first_text(resource, *CHAIN), "", "", 1
+    carried = _carried(seen) if STATE in seen.trace_state else _NOTHING
+    tenant = resource.get(options.tenant_attribute) or values.get(options.tenant_attribute) or carried.tenant
+    chain, execution, user, tried = first_text(resource, *CHAIN) or carried.chain, carried.execution, "", 1
     if not _RARE.isdisjoint(values):
-        chain, execution = first_text(values, *CHAIN) or chain, first_text(values, *EXECUTION)
+        chain, execution = first_text(values, *CHAIN) or chain, first_text(values, *EXECUTION) or execution
         user, tried = first_text(values, *_USER), attempt(values)
     if kind:
         values["span.kind"] = kind

@@ -21,12 +21,14 @@ from infra.bench.serving import served
 TENANT, CHAINS, STEPS_PER_EXECUTION = "acme", 40, 9
 SPAN_S = 7 * 86_400
 """The rows lie in the week before now."""
+DAY_US = 86_400_000_000
 CHUNK = 250_000
+COUNTED_WITHIN_S = 600
 STORED = 200_000
 """Executions in PostgreSQL: what status look-ups find."""
 BARE_PARAMETERS: dict[str, Any] = {
     "tenant": TENANT, "chain": "", "step": "", "component": "", "kind": "", "tier": "", "limit": 101, "score": 0.0, "after_us": -1, "after_id": "",
-    "after_kind": "", "after_chain": "", "after_step": "", "after_component": "", "step_us": 86_400_000_000,
+    "after_kind": "", "after_chain": "", "after_step": "", "after_component": "",
 }  # fmt: skip
 
 
@@ -56,6 +58,7 @@ def fill(settings: Settings, rows: int, tell: Tell) -> tuple[int, int]:
 def measure(settings: Settings, home: Path, rows: int, requests: int, tell: Tell) -> dict[str, Any]:
     """Return quantiles of the times of analysis and of status look-ups, in ms, and the bare queries' beside them."""
     start_us, end_us = fill(settings, rows, tell)
+    _counted(settings, tell)
     with (
         served(settings, home, TENANT) as (port, key),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=60) as http,
@@ -80,16 +83,28 @@ _EXECUTION = "e1000"
 
 
 def _analysis(start_us: int, end_us: int) -> dict[str, str]:
-    """Return the questions by name: over the last hour of traces, the whole week of windows, and one execution."""
-    last_hour, week = _moment(end_us - 3_600_000_000), _moment(start_us)
+    """Return the questions by name: over the whole week, the last day of single windows and runs, and one execution."""
+    last_day, week = _moment(end_us - DAY_US), _moment(start_us)
     return {
         "trace": f"/v1/executions/{_EXECUTION}/trace", "diagram": f"/v1/executions/{_EXECUTION}/diagram?format=svg",
-        "health_history": f"/v1/health/history?kind=chain&step_s=3600&since={last_hour}", "edges": f"/v1/dependencies?since={week}",
+        "health_history": f"/v1/health/history?kind=chain&step_s=3600&since={last_day}", "edges": f"/v1/dependencies?since={week}",
         "impact": f"/v1/components/component-3/impact?since={week}", "anomalies": f"/v1/anomalies?since={week}",
-        "most_used_chains": f"/v1/business/most-used-chains?since={last_hour}", "chain_trends": f"/v1/business/chain-trends?bucket_s=300&since={last_hour}",
-        "failing_steps": f"/v1/business/failing-steps?since={week}", "resource_use": f"/v1/business/resource-use?since={last_hour}",
-        "slow_steps": f"/v1/business/slowest-runs?chain=chain-7&since={last_hour}",
+        "most_used_chains": f"/v1/business/most-used-chains?since={week}", "chain_trends": f"/v1/business/chain-trends?bucket_s=3600&since={week}",
+        "failing_steps": f"/v1/business/failing-steps?since={week}", "resource_use": f"/v1/business/resource-use?since={week}",
+        "slow_steps": f"/v1/business/slowest-runs?chain=chain-7&since={last_day}",
     }  # fmt: skip
+
+
+def _counted(settings: Settings, tell: Tell) -> None:
+    """Wait until ClickHouse has counted what was written; it does so every minute, once a quarter has been quiet for one."""
+    with client(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database) as server:
+        for waited in range(COUNTED_WITHIN_S):
+            ((left,),) = server.execute(_UNCOUNTED)
+            tell("seconds until all is counted", waited, COUNTED_WITHIN_S)
+            if not left:
+                return
+            time.sleep(1)
+    raise BenchError(f"ClickHouse has not counted {left} hours and quarters within {COUNTED_WITHIN_S} s")
 
 
 def _moment(unix_us: int) -> str:
@@ -106,9 +121,8 @@ def _asked(http: httpx.Client, path: str, requests: int, tell: Tell, name: str) 
 
 
 def _bare(settings: Settings, name: str, start_us: int, end_us: int, times: int, tell: Tell) -> dict[str, Any]:
-    since = end_us - 3_600_000_000 if name not in ("edges", "failing_steps") else start_us
-    step_us = 300_000_000 if name == "chain_trends" else 3_600_000_000
-    values = BARE_PARAMETERS | {"since_us": since, "until_us": end_us, "execution": _EXECUTION, "step_us": step_us}
+    since = end_us - DAY_US if name in ("health_history", "slow_steps") else start_us
+    values = BARE_PARAMETERS | {"since_us": since, "until_us": end_us, "execution": _EXECUTION, "step_us": 3_600_000_000}
     values |= {"kind": "chain"} if name == "health_history" else {"chain": "chain-7"} if name == "slow_steps" else {}
     with client(settings.clickhouse_dsn.get_secret_value(), settings.clickhouse_database) as server:
         return _timed(lambda: server.execute(text_of(name), values), times, tell, f"{name}, bare")
@@ -127,6 +141,9 @@ def _timed(act: Callable[[], object], times: int, tell: Tell, name: str) -> dict
 
 
 
+_UNCOUNTED = """
+SELECT (SELECT count() FROM (SELECT tenant, quarter FROM trace_quarters EXCEPT DISTINCT SELECT tenant, quarter FROM trace_use_counted WHERE record_kind = ''))
+    + (SELECT count() FROM (SELECT tenant, hour FROM dependency_hours EXCEPT DISTINCT SELECT tenant, hour FROM dependency_use_counted WHERE kind = ''))"""
 _EXECUTIONS = """
 INSERT INTO chain_execution_traces (record_kind, tenant, chain, chain_version, execution, user, tier, status, start_time, end_time, duration_us, steps, revision,
     source_offset, inserted_at)

@@ -71,7 +71,7 @@ def raw(job: Job) -> float:
 
 def quix(job: Job) -> float:
     """Quix Streams with a window that counts, in an environment of its own: it wants other versions than this project."""
-    return _reported(job, "quix", [str(_quix_python(job)), str(SCRIPTS / "quix_window.py")])
+    return _reported(job, "quix", [str(quix_python(job.tell)), str(SCRIPTS / "quix_window.py")])
 
 
 def streams(job: Job) -> float:
@@ -122,13 +122,13 @@ def _reported(job: Job, name: str, command: Sequence[str]) -> float:
     return float(read["events"] / read["seconds"])
 
 
-def _quix_python(job: Job) -> Path:
+def quix_python(tell: Tell) -> Path:
     """Return the Python of an environment that has Quix Streams, made once."""
     folder = default_cache() / f"bench-{QUIX.replace('==', '-')}"
     python = folder / "bin" / "python"
     if (folder / "ready").exists():
         return python
-    job.tell("quix environment", 0, 1)
+    tell("quix environment", 0, 1)
     venv.create(folder, with_pip=True, clear=True)
     done = subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", QUIX], check=False, capture_output=True, text=True,
@@ -137,5 +137,5 @@ def _quix_python(job: Job) -> Path:
     if done.returncode:
         raise LeftOut(f"{QUIX} could not be installed: {done.stderr.strip()[-300:]}")
     (folder / "ready").touch()
-    job.tell("quix environment", 1, 1)
+    tell("quix environment", 1, 1)
     return python

@@ -26,6 +26,7 @@ from infra.cli import (
     credentials,
     demo,
     dlq,
+    evaluate,
     executions,
     importing,
     keys,
@@ -44,14 +45,15 @@ from infra.cli import (
 from infra.cli.common import CommandError
 from infra.demo import DemoRefused
 from infra.devstack import DevstackError
+from infra.evaluation.errors import EvaluationError
 from infra.importing import ImportRefused
 from infra.preparing import Unreachable
 from infra.registering import RegistryAway
 from infra.supervisor import NotReady
 
 KNOWN = (
-    CommandError, CredentialError, DemoRefused, DevstackError, FilesRefused, ImportRefused, KafkaException, MigrationError, NotReady, NotServed, PortTaken,
-    RegistryAway, SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
+    CommandError, CredentialError, DemoRefused, DevstackError, EvaluationError, FilesRefused, ImportRefused, KafkaException, MigrationError, NotReady,
+    NotServed, PortTaken, RegistryAway, SpanImportError, TenantRefused, TooManyDeadLetters, Unreachable, ValidationError,
 )  # fmt: skip
 """What a person can act upon: said in one sentence. Anything else is a bug, and shows its traceback."""
 
@@ -63,7 +65,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, bench, measuring, asking, taking_in, soaking, retention, settings):
+for module in (
+    stack, demo, simulate, worker, topics, registry, alerts, executions, keys, dlq, credentials, verify, chaos, importing, evaluate, bench, measuring,
+    asking, taking_in, soaking, retention, settings,
+):
     module.register(app)
 
 

@@ -40,6 +40,8 @@ WINDOW = (
     "affected_executions", "affected_sample", "cpu_us", "io_wait_us", "memory_max_bytes", "broker_mean_us", "broker_max_us",
 )  # fmt: skip
 DEPENDENCY = ("tenant", "chain", "kind", "source", "target", "topic", "count", "failed", "latency_mean_us", "latency_max_us")
+ANOMALY = ("id", "revision", "tenant", "chain", "step", "component", "score", "threshold", "direction", "learned_windows", "detectors_version")
+REASON = ("feature", "detector", "value", "expected", "contribution")
 KEY = ("tenant", "execution", "chain", "record_kind", "span")
 Row = tuple[Any, ...]
 """In the order of the fields of its kind."""
@@ -144,6 +146,21 @@ def dependencies(server: Client, topic: str, ends: Ends, found: Found) -> set[st
         found.add(ident, (revision,), pack({**record, "window_start_unix_us": start_us, "window_end_unix_us": end_us}))
         if offset >= ends.get(partition, 0):
             later.add(ident)
+    return later
+
+
+def anomalies(server: Client, topic: str, ends: Ends, found: Found) -> set[str]:
+    """Read the newest revision of every anomaly; return the ids of those that came later than what is compared."""
+    columns = ("source_partition", "source_offset", "toUnixTimestamp64Micro(window_start)", "toUnixTimestamp64Micro(window_end)",
+               "arrayMap(f -> (f.feature, f.detector, f.value, f.expected, f.contribution), features)", *ANOMALY)  # fmt: skip
+    later = set()
+    for row in server.execute_iter(f"SELECT {', '.join(columns)} FROM chain_anomalies FINAL WHERE source_topic = %(topic)s", {"topic": topic}):
+        partition, offset, start_us, end_us, features, *values = row
+        record = dict(zip(ANOMALY, values, strict=True))
+        reasons = [dict(zip(REASON, feature, strict=True)) for feature in features]
+        found.add(record["id"], (record["revision"],), pack({**record, "window_start_unix_us": start_us, "window_end_unix_us": end_us, "features": reasons}))
+        if offset >= ends.get(partition, 0):
+            later.add(record["id"])
     return later
 
 

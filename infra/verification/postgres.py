@@ -1,6 +1,7 @@
 """What PostgreSQL holds of a run, in the terms of the oracle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from infra.verification.compare import Record, Tally, compare_one, pack
 from infra.verification.published import Ends
 from infra.verification.truth import Executions
 from infra.verification.windows import Series, Truth
+from schemas.analysis import Alert, Incident
 from schemas.internal import COMPLETED, FAILED, Execution
 from streams.ids import derived_id
 
@@ -27,7 +29,8 @@ WINDOW = (
     "throughput_per_s", "mean_us", "p50_us", "p95_us", "p99_us", "max_us", "violations", "affected_executions", "cpu_us",
     "io_wait_us", "memory_max_bytes", "broker_mean_us", "resources",
 )  # fmt: skip
-TIMES = ("started_at", "last_event_at", "ended_at", "window_start", "window_end")
+DEPENDENCY = ("events", "failed", "latency_mean_us", "first_seen_at", "last_seen_at")
+TIMES = ("started_at", "last_event_at", "ended_at", "window_start", "window_end", "first_seen_at", "last_seen_at")
 
 
 def compare_executions(
@@ -111,6 +114,49 @@ def compare_newest_windows(
         compare_one(tally, series, pack(window), None)
 
 
+def compare_dependencies(
+    connection: psycopg.Connection, schema: str, topic: str, ends: Ends, closed: Iterable[Record], tally: Tally
+) -> None:
+    """Hold the observed dependencies against the closed windows of each: its newest, and since when it is known."""
+    wanted: dict[tuple[str, ...], Record] = {}
+    for window in sorted(closed, key=itemgetter("window_start_unix_us")):
+        key = _text(*(window[name] for name in ("tenant", "kind", "chain", "source", "target", "topic")))
+        first = wanted[key]["first_seen_at"] if key in wanted else window["window_start_unix_us"]
+        wanted[key] = {
+            "events": window["count"], "failed": window["failed"], "latency_mean_us": window["latency_mean_us"],
+            "first_seen_at": first, "last_seen_at": window["window_end_unix_us"],
+        }  # fmt: skip
+    columns = ("tenant", "kind", "flow", "source", "target", "topic", *DEPENDENCY, "source_partition", "source_offset")
+    own = sql.SQL("provenance = 'observed' AND source_topic = {}").format(sql.Literal(topic))
+    for row in _rows(connection, schema, "flow_dependencies", columns, own):
+        key = tuple(row[name] for name in columns[:6])
+        window = wanted.pop(key, {})
+        if row["source_offset"] >= ends.get(row["source_partition"], 0) or row["last_seen_at"] > window.get("last_seen_at", 0):
+            tally.open += 1
+        else:
+            compare_one(tally, key, pack(window), pack({name: row[name] for name in DEPENDENCY}))
+    for key, window in wanted.items():
+        compare_one(tally, key, pack(window), None)
+
+
+def compare_conclusions(
+    connection: psycopg.Connection, schema: str, table: str, topic: str, ends: Ends, published: Iterable[Alert | Incident], tally: Tally
+) -> None:
+    """Hold the incidents or alerts of a table against the newest revision of each that was published."""
+    newest = {(record.tenant, record.id): record for record in sorted(published, key=attrgetter("revision"))}
+    wanted = {_text(*key): _without_nul(record.model_dump(mode="json")) for key, record in newest.items()}
+    columns = ("tenant", "id", "document", "source_partition", "source_offset")
+    for row in _rows(connection, schema, table, columns, sql.SQL("source_topic = {}").format(sql.Literal(topic))):
+        key: tuple[str, ...] = (row["tenant"], row["id"])
+        record = wanted.pop(key, None)
+        if row["source_offset"] >= ends.get(row["source_partition"], 0):
+            tally.open += 1
+        else:
+            compare_one(tally, key, None if record is None else pack(record), pack(row["document"]))
+    for key, lost in wanted.items():
+        compare_one(tally, key, pack(lost), None)
+
+
 def _only(wanted: Record | None, found: Record) -> bytes | None:
     """Return of a window what the table holds of it."""
     return None if wanted is None else pack({name: wanted[name] for name in found})
@@ -136,6 +182,8 @@ def _column(name: str) -> sql.Composable:
 def _without_nul(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(item) for name, item in value.items()}
     return value.replace("\x00", "\ufffd") if isinstance(value, str) else value
 
 

@@ -35,7 +35,8 @@ Place = tuple[int, int, int]
 """(partition, offset, which event of that record)"""
 KINDS = (
     "executions", "windows", "dependencies", "violations", "dead letters", "anomalies", "incidents", "alerts", "limits", "clickhouse executions",
-    "clickhouse steps", "clickhouse windows", "clickhouse dependencies", *clickhouse.REPEATED, "postgres executions", "postgres newest windows",
+    "clickhouse steps", "clickhouse windows", "clickhouse dependencies", "clickhouse anomalies", *clickhouse.REPEATED, "postgres executions",
+    "postgres newest windows", "postgres dependencies", "postgres incidents", "postgres alerts",
 )  # fmt: skip
 """What is compared, in the order in which it is shown; a table's name stands for its rows, each of which may be there once."""
 
@@ -91,11 +92,11 @@ class Verification:
             truth_of_all = conclude(self._book.windows, self._watermarks, self._settings.limits)
             self.report.counts["open_windows"] = len(truth_of_all.open)
             self._windows(truth_of_all, server, connection)
-            self._dependencies(server)
+            self._dependencies(server, connection)
             self._rows(server)
+            self._concluded(server, connection)
         self._said(truth_of_all)
         self._limits(truth_of_all)
-        self._concluded()
         return self.report
 
     def _tally(self, kind: str) -> Tally:
@@ -163,7 +164,7 @@ class Verification:
             connection, self._settings.postgres_schema, topic, ends, truth, self._tally("postgres newest windows")
         )
 
-    def _dependencies(self, server: Client) -> None:
+    def _dependencies(self, server: Client, connection: psycopg.Connection) -> None:
         closed, still_open = conclude_edges(self._edges, self._watermarks, self._settings.limits)
         wanted = {ident: pack(edge) for ident, edge in closed.items()}
         ends, topic = self._at.outputs[topics.DEPENDENCIES.name], self._settings.topic(topics.DEPENDENCIES.name)
@@ -173,6 +174,9 @@ class Verification:
         stored = Found(self._tally("clickhouse dependencies"), once=True)
         later = clickhouse.dependencies(server, topic, ends, stored)
         compare(self._tally("clickhouse dependencies"), wanted, stored.newest, still_open | later)
+        postgres.compare_dependencies(
+            connection, self._settings.postgres_schema, topic, ends, closed.values(), self._tally("postgres dependencies")
+        )
 
     def _rows(self, server: Client) -> None:
         names = {"chain_execution_traces": topics.TRACES, "chain_health_metrics": topics.HEALTH,
@@ -202,7 +206,7 @@ class Verification:
                 wanted.unsettled.add(record.id)  # said of another tier
         compare(self._tally("limits"), {ident: pack(one) for ident, one in wanted.records.items()}, found.newest, wanted.unsettled)
 
-    def _concluded(self) -> None:
+    def _concluded(self, server: Client, connection: psycopg.Connection) -> None:
         self._tell("checking anomalies, incidents and alerts")
         alerts, incidents, anomalies = (
             list(published.models(self._settings, topic, self._at.outputs[topic.name], model))
@@ -213,6 +217,20 @@ class Verification:
         conclusions.check(self._tally("alerts"), alerts, self._events, self._at.events)
         slos = {status.id for status in published.models(self._settings, topics.SLO, self._at.outputs[topics.SLO.name], SloStatus)}
         conclusions.check_incidents_of(self._tally("alerts"), alerts, known, slos)
+        self._stored_anomalies(server, anomalies)
+        for kind, topic, table, records in (("incidents", topics.INCIDENTS, "flow_incidents", incidents), ("alerts", topics.ALERTS, "flow_alerts", alerts)):
+            postgres.compare_conclusions(
+                connection, self._settings.postgres_schema, table, self._settings.topic(topic.name), self._at.outputs[topic.name],
+                records, self._tally(f"postgres {kind}"),
+            )  # fmt: skip
+
+    def _stored_anomalies(self, server: Client, anomalies: list[Anomaly]) -> None:
+        said, stored = Found(self._tally("clickhouse anomalies"), once=False), Found(self._tally("clickhouse anomalies"), once=True)
+        for anomaly in anomalies:
+            said.add(anomaly.id, (anomaly.revision,), pack(anomaly.model_dump(mode="json")))
+        topic = topics.ANOMALIES.name
+        later = clickhouse.anomalies(server, self._settings.topic(topic), self._at.outputs[topic], stored)
+        compare(self._tally("clickhouse anomalies"), said.newest, stored.newest, later)
 
 
 def _of_unsure_windows(said: Mapping[str, Counter[bytes]], truth: Truth) -> set[str]:

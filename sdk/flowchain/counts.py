@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from threading import Lock
+from threading import RLock
 
 logger = logging.getLogger("flowchain")
 
@@ -11,7 +11,8 @@ class Counts:
     """Delivered and dropped events. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        # Reentrant, as every lock that the host's thread takes: a signal handler or a finalizer may report in the middle of it.
+        self._lock = RLock()
         self._told: set[str] = set()
         self._dropped: Counter[str] = Counter()
         self._delivered = 0
@@ -43,6 +44,6 @@ class Counts:
 
     def after_fork(self) -> None:
         """Begin anew in a forked child; the parent's lock may be held for ever there."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._dropped = Counter()
         self._delivered = 0

@@ -13,9 +13,12 @@ from flowchain.counts import Counts
 
 _CHUNK = 64
 """Events given to the channel at once: the thread holds the interpreter no longer than about 0.1 ms."""
-_GATHER_S = 0.005
-_IDLE_S = 0.25
+_TICK_S, _IDLE_TICK_S = 0.01, 0.05
+"""How long the thread sleeps between looks at the queue, and after a second without an event. It is never woken by an event:
+setting a `threading.Event` costs the host's thread several times what queueing does, and hands the interpreter over right there."""
+_IDLE_AFTER_TICKS = 100
 _REPORTS_S = 0.02
+_ANEW_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Stats:
     delivered: int = 0
     queued: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    channels: "dict[str, Stats]" = field(default_factory=dict)
+    """What became of them on each channel, where there are several; then each event counts once per channel above."""
 
     @property
     def lost(self) -> int:
@@ -47,6 +52,8 @@ class Publisher:
 
     def __init__(self, make_channel: MakeChannel, queue_size: int = 100_000, queue_bytes: int = 64_000_000) -> None:
         self.counts = Counts()
+        self.chores: list[Callable[[], None]] = []
+        """Done in the thread at every look at the queue; they must not wait."""
         self._make_channel = make_channel
         self._queue_size = max(1, queue_size)
         self._queue_bytes = queue_bytes
@@ -58,14 +65,13 @@ class Publisher:
 
     def _begin(self) -> None:
         self._queue: deque[Encoded] = deque()
-        self._room = threading.Lock()
+        self._room = threading.RLock()
         self._bytes = 0
         """Of the values in the queue; changed with `_room` held, which nobody holds for longer than that takes."""
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._resting = False
-        self._stopping = False
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._idle_ticks = 0
         self._stop_at = 0.0
         # Only the publisher's thread writes these two: the caller's side needs no counter of its own.
         self._taken = 0
@@ -79,10 +85,7 @@ class Publisher:
         while len(self._queue) > self._queue_size or (self._bytes > self._queue_bytes and len(self._queue) > 1):
             self._drop_oldest()
         if self._thread is None:
-            self._start()
-        elif self._resting:
-            self._resting = False
-            self._wake.set()
+            self.start()
 
     def stats(self) -> Stats:
         """Return the counts as of now."""
@@ -96,7 +99,6 @@ class Publisher:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every event so far is delivered or dropped; False if it took longer than `timeout_s`."""
-        self._wake.set()
         return _wait(self._is_settled, timeout_s)
 
     def _is_settled(self) -> bool:
@@ -112,42 +114,70 @@ class Publisher:
 
         A later `publish` starts anew.
         """
+        return self.ask_to_stop(timeout_s)()
+
+    def ask_to_stop(self, timeout_s: float) -> Callable[[], bool]:
+        """Begin to close, and return what waits for its end: so that several are closed at the same time."""
         with self._lock:
             thread = self._thread
             self._stop_at = time.monotonic() + timeout_s
-            self._stopping = True
-        if thread is None:
-            return True
+            self._stop.set()
         lost = self.stats().lost
-        self._wake.set()
-        # A little longer than the thread allows itself, so that it can count what it gives up.
-        thread.join(timeout_s + 1.0)
-        return not thread.is_alive() and self.stats().lost == lost
+
+        def wait() -> bool:
+            if thread is None:
+                return True
+            # A little longer than the thread allows itself, so that it can count what it gives up.
+            thread.join(max(0.0, self._stop_at - time.monotonic()) + 1.0)
+            return not thread.is_alive() and self.stats().lost == lost
+
+        return wait
 
     def _drop_oldest(self) -> None:
         if self._take(1):  # else the thread was faster
             self.counts.drop("queue_full")
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the thread, unless it runs; the first event does so, too."""
         with self._lock:
             if self._thread is not None:
                 return
-            self._stopping = False
-            thread = threading.Thread(target=self._run, name="flowchain-publisher", daemon=True)
+            self._stop.clear()
+            # Set before it runs: a finalizer that reports in between must not start another one.
+            self._thread = threading.Thread(target=self._run_guarded, name="flowchain-publisher", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:  # the interpreter is shutting down, or there are no threads left
+                self._thread = None
                 self._give_up("no_thread", error)
-                return
-            self._thread = thread
+
+    def _run_guarded(self) -> None:
+        """Run; begin anew a second after something unforeseen, since there is no one else to empty the queue."""
+        while True:
+            try:
+                self._run()
+                break
+            except Exception as error:  # noqa: BLE001 - the host goes on
+                self._tell_guarded(error)
+                if self._stop.wait(_ANEW_S):
+                    break
+        self._thread = None
+
+    def _tell_guarded(self, error: Exception) -> None:
+        try:
+            self.counts.tell("internal_error", error)
+        except Exception:  # noqa: BLE001 - the host's logging is broken, too
+            pass
 
     def _run(self) -> None:
         channel: Channel | None = None
-        while not self._stopping:
+        while not self._stop.is_set():
+            self._do_chores()
             channel = channel or self._open()
             busy = channel is not None and self._send(channel)
             if not busy:
-                self._rest(channel)
+                self._rest()
+        self._do_chores()
         self._finish(channel)
 
     def _open(self) -> Channel | None:
@@ -203,18 +233,19 @@ class Publisher:
             self._bytes -= sum(len(value) for _, value in chunk)
         return chunk
 
-    def _rest(self, channel: Channel | None) -> None:
-        """Wait for more: gather for a moment while events come, sleep until woken when they do not."""
-        time.sleep(_GATHER_S)
-        if self._queue or self._stopping:
-            return
-        if self._open_reports() > 0:
-            return  # reports are still to come: poll again soon
-        self._wake.clear()
-        self._resting = True
-        if not self._queue:
-            self._wake.wait(_IDLE_S)
-        self._resting = False
+    def _do_chores(self) -> None:
+        for chore in self.chores:
+            try:
+                chore()
+            except Exception as error:  # noqa: BLE001 - the host goes on
+                self.counts.tell("internal_error", error)
+
+    def _rest(self) -> None:
+        """Let events gather for a moment; a longer one when none have come for a while."""
+        if self._queue or self._open_reports() > 0:
+            self._idle_ticks = 0
+        self._idle_ticks += 1
+        self._stop.wait(_TICK_S if self._idle_ticks < _IDLE_AFTER_TICKS else _IDLE_TICK_S)
 
     def _finish(self, channel: Channel | None) -> None:
         while channel is not None and self._queue and time.monotonic() < self._stop_at:
@@ -222,7 +253,6 @@ class Publisher:
         self._give_up("closed")
         if channel is not None:
             self.counts.drop("closed", events=self._close_channel(channel))
-        self._thread = None
 
     def _close_channel(self, channel: Channel) -> int:
         try:

@@ -1,17 +1,16 @@
-"""Executions and steps as context managers and decorators, sync and async.
+"""Executions and steps as context managers and decorators of functions and generators, sync and async.
 
 What fails inside the SDK is counted and never reaches the host; what fails in the host is reported and raised on.
 """
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from flowchain.context import Context, Headers, current, name
-from flowchain.tracker import MAX_MESSAGE, Tracker, clean_attributes, parent_references
+from flowchain.decorating import decorated
+from flowchain.tracker import Failure, Tracker, clean_attributes, failure_of, parent_references
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +31,7 @@ class StepOptions(NamedTuple):
     consumed: Consumed | None = None
     resources: Mapping[str, int] | None = None
     parents: Sequence[Context | None] = ()
-    attempt: int = 1
+    attempt: int | Callable[[], int] = 1
     attributes: Mapping[str, object] | None = None
     context: Context | None = None
 
@@ -40,37 +39,41 @@ class StepOptions(NamedTuple):
 _NO_OPTIONS = StepOptions()
 
 
-class _Scope:
-    """Something that begins and ends around the host's code."""
+class Scope:
+    """Something that begins and ends around the host's code. As such it does nothing: what is left when the SDK fails."""
 
-    __slots__ = ("_token", "_tracker", "context")
+    __slots__ = ("_begun", "_root", "_token", "_tracker", "context")
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._token: Token[Context | None] | None = None
+        self._begun = self._root = False
         self.context: Context | None = None
 
     def start(self) -> Context | None:
         """Report the beginning; return the context of what runs inside."""
-        raise NotImplementedError
+        return None
 
     def complete(self) -> None:
         """Report the good end."""
-        raise NotImplementedError
 
-    def fail(self, error_type: str, message: str | None = None) -> None:
+    def fail(self, error_type: str, message: str | None = None, category: str | None = None) -> None:
         """Report the bad end."""
-        raise NotImplementedError
 
-    def again(self, function: Callable[..., Any]) -> Self:
+    def again(self, function: Callable[..., Any]) -> "Scope":
         """Return the scope of one call of a decorated function."""
-        raise NotImplementedError
+        return Scope(self._tracker)
 
     def __enter__(self) -> Self:
         try:
+            outer = current.get()
             context = self.start()
             if context is not None:
                 self._token = current.set(context)
+                self._begun = True
+                if self._tracker.sampler is not None and (outer is None or outer.flow.execution != context.flow.execution):
+                    self._root = True
+                    self._tracker.entered(context)
         except Exception as error:  # noqa: BLE001 - the host goes on
             self._tracker.guard("internal_error", error)
         return self
@@ -79,41 +82,57 @@ class _Scope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._token is not None:
-                self._leave()
-                if error is None:
-                    self.complete()
-                else:
-                    self.fail(type(error).__name__, _message(error))
+            self.pause()
+            if not self._begun:
+                return
+            self._begun = False
+            if error is None or kind is GeneratorExit:  # whoever iterates wanted no more
+                self.complete()
+            else:
+                self.fail(*failure_of(error))
+            if self._root and self.context is not None:
+                self._tracker.left(self.context)
         except Exception as internal:  # noqa: BLE001 - the host goes on
             self._tracker.guard("internal_error", internal)
 
-    def _leave(self) -> None:
+    def pause(self) -> None:
+        """Be current no more; what runs from now on is outside of this."""
         token, self._token = self._token, None
+        if token is None:
+            return
         try:
-            current.reset(cast("Token[Context | None]", token))
-        except ValueError as error:  # left in another task or thread than entered
-            self._tracker.guard("left_elsewhere", error)
+            current.reset(token)
+        except ValueError as error:
+            self._tracker.guard("left_elsewhere", error)  # in another task or thread than it was entered in
 
     def __call__(self, function: F) -> F:
-        if inspect.iscoroutinefunction(function):
+        try:
+            return cast(F, decorated(function, lambda: self._of_call(function)))
+        except Exception as error:  # noqa: BLE001 - the host goes on
+            self._tracker.guard("internal_error", error)
+            return function
 
-            @functools.wraps(function)
-            async def run_async(*args: Any, **kwargs: Any) -> Any:
-                with self.again(function):
-                    return await function(*args, **kwargs)
-
-            return cast(F, run_async)
-
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with self.again(function):
-                return function(*args, **kwargs)
-
-        return cast(F, run)
+    def _of_call(self, function: Callable[..., Any]) -> "Scope":
+        try:
+            return self.again(function)
+        except Exception as error:  # noqa: BLE001 - the host goes on
+            self._tracker.guard("internal_error", error)
+            nothing: Scope = NOTHING
+            return nothing
 
 
-class Step(_Scope):
+class _Nothing(Scope):
+    """What stands for an execution or a step that could not be made."""
+
+    id: str | None = None
+    resources: Mapping[str, int] | None = None
+
+
+NOTHING: Any = _Nothing(Tracker("unknown", None))
+"""It reports nothing, so one is enough."""
+
+
+class Step(Scope):
     """One run of a step. It belongs to the running execution, else to that of its first parent, else to none."""
 
     __slots__ = ("_common", "_name", "_options", "_started_us", "resources")
@@ -151,36 +170,37 @@ class Step(_Scope):
             common["parents"] = parent_references(outer.flow.execution, (outer, *options.parents))
         elif outer.span is not None:
             common["parents"] = [outer.parent(outer.flow.execution)]
-        if options.attempt != 1:
-            common["attempt"] = options.attempt
+        attempt = options.attempt() if callable(options.attempt) else options.attempt
+        if attempt != 1:
+            common["attempt"] = attempt
         if options.attributes:
             common["attributes"] = clean_attributes(options.attributes)
 
     def complete(self) -> None:
-        self._end({"type": "step.completed"})
+        self._end({"type": "step.completed"}, "completed")
 
-    def fail(self, error_type: str, message: str | None = None) -> None:
-        event: dict[str, Any] = {"type": "step.failed", "error_type": name(error_type)}
-        if message:
-            event["error_message"] = message[:MAX_MESSAGE]
-        self._end(event)
+    def fail(self, error_type: str, message: str | None = None, category: str | None = None) -> None:
+        self._end({"type": "step.failed", **Failure(error_type, message, category).fields()}, "failed")
 
-    def _end(self, event: dict[str, Any]) -> None:
+    def _end(self, event: dict[str, Any], status: str) -> None:
         context = self.context
         if context is None:
             return
-        clock = self._tracker.clock
-        event["duration_us"] = max(0, clock.elapsed_us() - self._started_us)
+        tracker = self._tracker
+        clock = tracker.clock
+        duration_us = event["duration_us"] = max(0, clock.elapsed_us() - self._started_us)
         event["time_unix_us"] = clock.now_us()
         event |= self._common
         if self.resources:
             event["resources"] = dict(self.resources)
         if self._options.consumed is not None:
             event["consumed"] = self._options.consumed._asdict()
-        self._tracker.emit(context.flow.execution, event)
+        tracker.emit(context.flow.execution, event)
+        if tracker.metrics is not None:
+            tracker.metrics.step(context.flow.chain, event["step"], status, duration_us)
 
 
-class Execution(_Scope):
+class Execution(Scope):
     """One run of a chain, from its beginning in this service.
 
     `open_ended`: leaving it well says nothing, because another service ends the execution.
@@ -223,15 +243,16 @@ class Execution(_Scope):
         if self.context is not None and not self._open_ended:
             self._tracker.execution_completed(self.context, duration_us=self._duration_us())
 
-    def fail(self, error_type: str, message: str | None = None) -> None:
+    def fail(self, error_type: str, message: str | None = None, category: str | None = None) -> None:
         if self.context is not None:
-            self._tracker.execution_failed(self.context, error_type, message, duration_us=self._duration_us())
+            duration_us = self._duration_us()
+            self._tracker.execution_failed(self.context, error_type, message, category, duration_us=duration_us)
 
     def _duration_us(self) -> int:
         return self._tracker.clock.elapsed_us() - self._started_us
 
 
-class Continued(_Scope):
+class Continued(Scope):
     """Runs the host's code in the context that came with a request or record; does nothing where none came."""
 
     __slots__ = ("_headers",)
@@ -247,15 +268,19 @@ class Continued(_Scope):
         self.context = self._tracker.extract(self._headers)
         return self.context
 
-    def complete(self) -> None:
-        pass
 
-    def fail(self, error_type: str, message: str | None = None) -> None:
-        pass
+class Carried(Scope):
+    """Runs the host's code in a context of this process: in another thread, in a pool, in a callback."""
 
+    __slots__ = ("_carried",)
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the host's own __str__ is broken: the type has to do
-        return ""
+    def __init__(self, tracker: Tracker, context: Context | None) -> None:
+        super().__init__(tracker)
+        self._carried = context
+
+    def again(self, function: Callable[..., Any]) -> "Carried":
+        return Carried(self._tracker, self._carried)
+
+    def start(self) -> Context | None:
+        self.context = self._carried
+        return self.context

@@ -1,10 +1,11 @@
 """What a service reports, event by event. Nothing here raises into the host or waits."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
+from flowchain.classify import UNKNOWN, category_of
 from flowchain.clock import Clock, SystemClock
 from flowchain.context import (
     MAX_ID,
@@ -19,6 +20,8 @@ from flowchain.context import (
 )
 from flowchain.counts import Counts
 from flowchain.ids import Ids
+from flowchain.metrics import FlowMetricsCollector
+from flowchain.sampling import Sampler
 
 MAX_MESSAGE = 2048
 MAX_TEMPLATE = 512
@@ -39,6 +42,23 @@ class Outlet(Protocol):
 
     def publish(self, key: bytes, value: bytes) -> None:
         """Queue one event; must not wait."""
+
+
+class Failure(NamedTuple):
+    """What is said of an error."""
+
+    error_type: str
+    message: str | None = None
+    category: str | None = None
+
+    def fields(self) -> dict[str, str]:
+        """Return the fields of an event that failed."""
+        fields = {"error_type": name(self.error_type)}
+        if self.message:
+            fields["error_message"] = self.message[:MAX_MESSAGE]
+        if self.category:
+            fields["error_category"] = name(self.category)
+        return fields
 
 
 class Tracker:
@@ -62,6 +82,8 @@ class Tracker:
         self.clock: Clock = clock or SystemClock()
         self.ids = ids or Ids(self.clock)
         self.tenant = name(tenant)
+        self.sampler: Sampler | None = None
+        self.metrics: FlowMetricsCollector | None = None
 
     def new_flow(
         self,
@@ -91,15 +113,33 @@ class Tracker:
     def execution_completed(self, context: Context, *, duration_us: int | None = None) -> None:
         """Report that the execution ended well; its duration where this service saw the beginning."""
         self._emit_execution(context, {"type": "execution.completed"}, duration_us)
+        if self.metrics is not None:
+            self.metrics.chain(context.flow.chain, "completed", duration_us)
 
     def execution_failed(
-        self, context: Context, error_type: str, message: str | None = None, *, duration_us: int | None = None
+        self,
+        context: Context,
+        error_type: str,
+        message: str | None = None,
+        category: str | None = None,
+        *,
+        duration_us: int | None = None,
     ) -> None:
         """Report that the execution ended badly."""
-        event = {"type": "execution.failed", "error_type": name(error_type)}
-        if message:
-            event["error_message"] = message[:MAX_MESSAGE]
-        self._emit_execution(context, event, duration_us)
+        failure = Failure(error_type, message, category)
+        self._emit_execution(context, {"type": "execution.failed", **failure.fields()}, duration_us)
+        if self.metrics is not None:
+            self.metrics.chain(context.flow.chain, "failed", duration_us)
+
+    def entered(self, context: Context) -> None:
+        """Note that this process works on an execution from now on."""
+        if self.sampler is not None:
+            self.sampler.enter(context.flow.execution)
+
+    def left(self, context: Context) -> None:
+        """Note that it works on it no more: what is still held of it is decided."""
+        if self.sampler is not None:
+            self.sampler.leave(context.flow.execution)
 
     def _emit_execution(
         self,
@@ -151,7 +191,21 @@ class Tracker:
         event.update((key, value) for key, value in measured.items() if value is not None)
         self.emit(self.service, event)
 
-    def emit(self, key: str, event: Mapping[str, Any]) -> None:
+    def emit(self, key: str, event: dict[str, Any]) -> None:
+        """Report one event, at once or when its execution's detail is decided on."""
+        if self.sampler is None:
+            self.send(key, event)
+        else:
+            self._emit_sampled(self.sampler, key, event)
+
+    def _emit_sampled(self, sampler: Sampler, key: str, event: dict[str, Any]) -> None:
+        try:
+            sampler.emit(key, event)
+        except Exception as error:  # noqa: BLE001 - without sampling then
+            self.guard("internal_error", error)
+            self.send(key, event)
+
+    def send(self, key: str, event: Mapping[str, Any]) -> None:
         """Encode one event and queue it; what cannot be encoded is counted as `encode_error`."""
         outlet = self.outlet
         if outlet is None:
@@ -163,14 +217,17 @@ class Tracker:
                 return
             outlet.publish(key.encode(), value)
         except (TypeError, ValueError) as error:
-            outlet.counts.drop("encode_error", error)
+            self.guard("encode_error", error)
         except Exception as error:  # noqa: BLE001 - the host goes on
-            outlet.counts.drop("publish_error", error)
+            self.guard("publish_error", error)
 
     def guard(self, reason: str, error: object) -> None:
-        """Count an event that could not be made."""
-        if self.outlet is not None:
-            self.outlet.counts.drop(reason, error)
+        """Count an event that could not be made. The last resort: it raises nothing, whatever is broken."""
+        try:
+            if self.outlet is not None:
+                self.outlet.counts.drop(reason, error)
+        except Exception:  # noqa: BLE001 - not even counting works, or the host's logging
+            pass
 
     def extract(self, headers: Headers) -> Context | None:
         """Return the context in `headers`, None where there is none or it cannot be read (counted)."""
@@ -208,3 +265,16 @@ def parent_references(execution: str, parents: Iterable[Context | None]) -> list
 def here() -> Context | None:
     """Return the context of the running code."""
     return current.get()
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return what is said of an error of the host; its own `__str__` may be broken, and so may what it is made of."""
+    try:
+        category = category_of(error)
+    except Exception:  # noqa: BLE001 - the type has to do
+        category = UNKNOWN
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - the type has to do
+        message = ""
+    return Failure(type(error).__name__, message, category)

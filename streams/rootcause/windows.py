@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from streams.rootcause.base import Finding, Scene, ordered
 from streams.rootcause.bayes import Array
-from streams.rootcause.memory import ComponentMemory
+from streams.rootcause.memory import ComponentMemory, Memory
 
 LATENCY, FAILURES = "latency", "failures"
 
@@ -31,13 +31,22 @@ class WindowSettings(Struct, frozen=True):
 DEFAULTS = WindowSettings()
 
 
+def lowest(values: Array) -> float:
+    """Return what counts as undamaged: the mean of the two lowest values."""
+    return float(np.mean(np.sort(values)[:2]))
+
+
+def rise(values: Array) -> float:
+    """Return by how much values (no nan among them) rise above their lowest; 0 where there are fewer than three."""
+    return float(values.max()) - lowest(values) if len(values) > 2 else 0.0
+
+
 def damage(requests: Array, values: Array) -> Array:
     """Return damage per window; windows without a value (nan) do no damage."""
     known = ~(np.isnan(values) | np.isnan(requests))
     if not known.any():
         return np.zeros_like(requests)
-    lowest = float(np.mean(np.sort(values[known])[:2]))
-    result: Array = np.where(known, requests * (values - lowest), 0.0)
+    result: Array = np.where(known, requests * (values - lowest(values[known])), 0.0)
     return result
 
 
@@ -67,6 +76,16 @@ def _reach(target: str, callees: Callable[[str], Iterable[str]]) -> list[str]:
     return list(found)
 
 
+def window_shares(scene: Scene, target: str, metric: str) -> dict[str, float]:
+    """Return `shares` over the windows that are over, whoever is hurt and however little the target rises."""
+    return _ranked(scene, target, _all_series(scene.memory, _closed(scene.memory), metric))
+
+
+def _ranked(scene: Scene, target: str, series: Mapping[str, tuple[Array, Array]]) -> dict[str, float]:
+    """Return `shares` from (requests, values) per component."""
+    return shares(target, {name: damage(*pair) for name, pair in series.items()}, scene.graph.callees)
+
+
 class WindowReader:
     """Applies `shares` to the damage of the hurt component that is furthest up."""
 
@@ -77,33 +96,27 @@ class WindowReader:
 
     def read(self, scene: Scene) -> list[Finding]:
         """Return findings for the stronger of latency and failures."""
-        starts = scene.memory.window_starts()[:-1]
+        starts = _closed(scene.memory)
         if len(starts) < self._settings.min_windows:
             return []
         best: dict[str, Finding] = {}
         for metric in (LATENCY, FAILURES):
-            series = {name: _series(memory, starts, metric) for name, memory in scene.memory.components.items() if name}
+            series = _all_series(scene.memory, starts, metric)
             for target in _targets(scene):
-                if target in series and self._rises(metric, series[target]):
-                    for finding in self._shares(scene, target, metric, series):
+                if target in series and self._rises(metric, series[target][1]):
+                    for finding in self._findings(target, metric, _ranked(scene, target, series)):
                         known = best.get(finding.component)
                         if known is None or finding.score > known.score:
                             best[finding.component] = finding
         return ordered(list(best.values()))
 
-    def _rises(self, metric: str, series: tuple[Array, Array]) -> bool:
-        values = series[1][~np.isnan(series[1])]
+    def _rises(self, metric: str, series: Array) -> bool:
+        values = series[~np.isnan(series)]
         if len(values) < self._settings.min_windows:
             return False
-        lowest = float(np.mean(np.sort(values)[:2]))
-        least = self._settings.min_rise * lowest if metric == LATENCY else 0.01
-        return float(values.max()) - lowest > least
+        return rise(values) > (self._settings.min_rise * lowest(values) if metric == LATENCY else 0.01)
 
-    def _shares(
-        self, scene: Scene, target: str, metric: str, series: dict[str, tuple[Array, Array]]
-    ) -> list[Finding]:
-        damages = {name: damage(*pair) for name, pair in series.items()}
-        found = shares(target, damages, scene.graph.callees)
+    def _findings(self, target: str, metric: str, found: dict[str, float]) -> list[Finding]:
         return [
             Finding(name, self._settings.nats * min(1.0, share), self.name, _sentence(name, target, metric, share))
             for name, share in sorted(found.items())
@@ -115,6 +128,15 @@ def _targets(scene: Scene) -> list[str]:
     """Return the hurt components that no other hurt component calls."""
     hurt = set(scene.hurt)
     return [name for name in scene.hurt if not (hurt - {name}) & set(scene.graph.callers(name))]
+
+
+def _closed(memory: Memory) -> list[int]:
+    """Return the starts of the windows that are over: all but the newest."""
+    return memory.window_starts()[:-1]
+
+
+def _all_series(memory: Memory, starts: list[int], metric: str) -> dict[str, tuple[Array, Array]]:
+    return {name: _series(part, starts, metric) for name, part in memory.components.items() if name}
 
 
 def _series(memory: ComponentMemory, starts: list[int], metric: str) -> tuple[Array, Array]:

@@ -49,6 +49,15 @@ def tamper(settings: Settings) -> None:
             "UPDATE flowchain.flow_executions SET status = 'abandoned' WHERE (tenant, execution) = "
             "(SELECT tenant, execution FROM flowchain.flow_executions WHERE status = 'completed' LIMIT 1)"
         )
+        connection.execute(
+            "DELETE FROM flowchain.flow_dependencies WHERE (tenant, kind, flow, source, target, topic) = "
+            "(SELECT tenant, kind, flow, source, target, topic FROM flowchain.flow_dependencies WHERE provenance = 'observed' "
+            "ORDER BY last_seen_at LIMIT 1)"
+        )
+        connection.execute(
+            "UPDATE flowchain.flow_incidents SET document = jsonb_set(document, '{title}', '\"another\"') WHERE id = "
+            "(SELECT min(id) FROM flowchain.flow_incidents)"
+        )
     invented = Violation(
         id="0" * 32, type="step.failed", tenant="acme", chain="c", step="s", component="C", execution="e", time_unix_us=1, detail="d"
     )
@@ -81,7 +90,8 @@ def test_a_run_is_what_its_log_says_while_the_workers_go_on(reports: Reports) ->
     assert wrong(before) == {}
     document = before.document()
     assert (document["lost"], document["duplicated"], document["different"]) == (0, 0, 0)
-    assert all(before.tallies[kind].found > 0 for kind in ("executions", "windows", "violations", "limits", "clickhouse steps", "postgres executions"))
+    shown = ("executions", "windows", "violations", "limits", "clickhouse steps", "postgres executions", "postgres dependencies", "postgres incidents")
+    assert all(before.tallies[kind].found > 0 for kind in shown)
 
 
 def test_what_was_tampered_with_is_found(reports: Reports) -> None:
@@ -90,6 +100,8 @@ def test_what_was_tampered_with_is_found(reports: Reports) -> None:
         "chain_execution_traces": (0, 0, 0, 1),
         "clickhouse windows": (1, 0, 0, 0),
         "postgres executions": (0, 0, 1, 0),
+        "postgres dependencies": (1, 0, 0, 0),
+        "postgres incidents": (0, 0, 1, 0),
         "violations": (0, 1, 0, 0),
     }
 

@@ -90,15 +90,20 @@ def store(settings: Settings, tenant: str, number: int) -> None:
         "flowchain.traces.v1": [batch(tenant)], "flowchain.health.v1": windows(tenant), "flowchain.dependencies.v1": [edge(tenant)],
         "flowchain.anomalies.v1": [anomaly(tenant)], "flowchain.alerts.v1": [alert(tenant)], "flowchain.incidents.v1": [incident(tenant)],
     }  # fmt: skip
+    for name, told in records.items():
+        sink(settings, name, number, told)
+
+
+def sink(settings: Settings, name: str, partition: int, records: list[Any]) -> None:
+    """Store the records of a topic as the sinks do, as the first of a partition."""
+    topic = settings.topic(name)
+    place = [(Position(topic, partition, offset), record) for offset, record in enumerate(records)]
     for binding in (*CLICKHOUSE, *POSTGRES):
-        found = records.get(binding.topic.name)
-        if found:
-            topic = settings.topic(binding.topic.name)
-            place = [(Position(topic, number, offset), record) for offset, record in enumerate(found)]
+        if binding.topic.name == name:
             opened = binding.open(settings, threading.Event())
-            opened.resume(topic, number)
-            opened.write(topic, number, 0, len(found) - 1, place)
-            opened.settle(topic, number)
+            opened.resume(topic, partition)
+            opened.write(topic, partition, 0, len(records) - 1, place)
+            opened.settle(topic, partition)
             opened.close()
 
 

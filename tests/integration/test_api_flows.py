@@ -1,15 +1,17 @@
 """Flows over the API: revisions, concurrent changes, idempotency, limits of tiers, and what is drawn and told of them."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from helpers_api import WINDOW, Api, running_api
+from helpers_api import START_US, WINDOW, Api, running_api, sink
 
 from connectors.database import EVERY_TENANT
 from infra.devstack import Stack
+from schemas.internal import Execution, Step, TraceBatch
 
 LOOPED = {
     "name": "agent", "kind": "langgraph", "steps": [{"name": "think", "component": "llm"}, {"name": "act", "component": "tools"}],
@@ -199,3 +201,44 @@ def test_bodies_and_cursors_are_bounded(api: Api) -> None:
     flows_cursor = api.get("/v1/flows", limit=1)["next"]
     assert flows_cursor and "not a cursor of this list" in api.get("/v1/executions", cursor=flows_cursor, status=422)["detail"]
     api.get("/v1/no-such-thing", status=404)
+
+
+def test_coverage_is_the_share_of_declared_hops_and_of_named_parents_that_were_seen(api: Api) -> None:
+    began = datetime.fromtimestamp(START_US / 1e6 - 60, UTC)
+    declared = chain("covered", "take", "pay", "ship", effective_from_unix_us=round(began.timestamp() * 1e6))
+    declared["steps"].append({"name": "gift", "component": "gift-service", "optional": True})
+    api.send("PUT", "/v1/flows/covered", declared)
+    whole, torn = (
+        [run("take"), run("pay", "take"), run("ship", "pay")],
+        [run("take"), run("ship", "pay")],
+    )
+    found = [
+        covered("a", whole), covered("b", whole), covered("c", torn, status="incomplete", missing=["pay"]), covered("d", torn[:1], status="failed"),
+        covered("e", torn[1:], status="abandoned"),
+    ]  # fmt: skip
+    sink(api.settings, "flowchain.traces.v1", 77, [TraceBatch("flowchain.events.v1", 0, START_US, found)])
+    coverage = api.get("/v1/flows/covered/coverage", **WINDOW)
+    assert (coverage["executions"], coverage["hops_declared"], coverage["hops_seen"]) == (3, 9, 8)
+    assert coverage["coverage_ratio"] == pytest.approx(8 / 9)
+    assert [(step["step"], step["seen"]) for step in coverage["steps"]] == [("pay", 2), ("take", 3), ("ship", 3)]
+    assert coverage["thread"] == {"executions": 5, "runs": 10, "without_parents": 4, "parents_named": 6, "parents_seen": 4, "linked_ratio": pytest.approx(4 / 6)}
+
+
+def test_coverage_of_a_chain_without_a_definition_is_its_thread(api: Api) -> None:
+    coverage = api.get("/v1/flows/globex-chain/coverage", tenant="globex", **WINDOW)
+    assert (coverage["executions"], coverage["coverage_ratio"], coverage["steps"]) == (0, None, [])
+    assert coverage["thread"] | {"runs": 4, "parents_named": 2, "linked_ratio": 1.0} == coverage["thread"]
+    api.get("/v1/flows/no-such-chain/coverage", **WINDOW, status=404)
+
+
+def run(step: str, parent: str = "") -> Step:
+    at = START_US + 1_000
+    parents = [(f"span-{parent}", "", f"{parent}-service")] if parent else []
+    return Step(f"span-{step}", step, f"{step}-service", 1, status="completed", start_us=at, end_us=at, parents=parents)
+
+
+def covered(name: str, steps: list[Step], status: str = "completed", missing: Sequence[str] = ()) -> Execution:
+    return Execution(
+        "acme", "covered", f"covered-{name}", 1, 2, status=status, start_us=START_US, last_us=START_US + 1_000, ended_us=START_US + 1_000,
+        steps={step.span: step for step in steps}, missing=list(missing), revision=1, finished_us=START_US + 2_000,
+    )  # fmt: skip

@@ -138,8 +138,8 @@ def check(server: Client, tenant: str, records: int) -> None:
     )
     assert server.execute(table, who) == [(3 * records, 3 * records)]
     view = (
-        "SELECT step, sum(runs), sum(failed_runs) FROM step_errors_hourly WHERE tenant = %(tenant)s"
-        " GROUP BY step ORDER BY step"
+        "SELECT step, sum(runs), sum(failed) FROM trace_use(tenant = %(tenant)s, since_us = 0, until_us = 4000000000000000)"
+        " WHERE record_kind = 'step' GROUP BY step ORDER BY step"
     )
     assert server.execute(view, who) == [("pay", records, records), ("ship", records, 0)]
 
@@ -306,7 +306,10 @@ def test_same_rows_under_another_token_change_no_answer(
     writer = sink(stack, database)
     for token in ("one", "two"):
         writer.insert(block(tenant, 0, 4), f"{tenant}{token}")
-    view = "SELECT sum(runs) FROM step_errors_hourly WHERE tenant = %(tenant)s"
+    view = (
+        "SELECT sum(runs) FROM trace_use(tenant = %(tenant)s, since_us = 0, until_us = 4000000000000000)"
+        " WHERE record_kind = 'step'"
+    )
     table = "SELECT count() FROM chain_execution_traces {} WHERE tenant = %(tenant)s"
     assert server.execute(view, {"tenant": tenant}) == [(10,)]
     assert server.execute(table.format("FINAL"), {"tenant": tenant}) == [(15,)]

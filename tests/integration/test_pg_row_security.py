@@ -33,10 +33,11 @@ TABLES = {
     "registry_outbox": "INSERT INTO registry_outbox (tenant, topic, key) VALUES (%(t)s, 'flowchain.definitions.v1', convert_to(json_build_array(%(t)s::text, 'f', 0)::text, 'UTF8'))",
     "tenants": "INSERT INTO tenants VALUES (%(t)s, 'T', 'free')",
     "tiers": "INSERT INTO tiers VALUES (%(t)s, 1, 1, 1, 1)",
+    "redrives": "INSERT INTO redrives (letters, again, actor) VALUES (ARRAY[%(t)s], false, 'me')",
     "audit_log": "INSERT INTO audit_log (tenant, actor, action, object_type, object_id) VALUES (%(t)s, 'me', 'insert', 'flow', 'f')",
 }
 """A row of every table that the role may touch, %(t)s being its tenant."""
-WITH_TENANT = [table for table in TABLES if table != "tiers"]
+WITH_TENANT = [table for table in TABLES if table not in ("tiers", "redrives")]
 VIEWS = ("flow_definitions_current", "flow_health", "tenant_usage")
 
 
@@ -91,6 +92,10 @@ def test_rows_of_others_are_not_there(pg: Space, table: str) -> None:
     common = table in ("flow_definitions", "flow_chains", "flow_dependencies")
     assert ("" in seen) == common
     assert of_a(pg, f"SELECT count(*) FROM {table} WHERE tenant = 'b'") == [(0,)]
+
+
+def test_redrives_are_for_sessions_of_every_tenant(pg: Space) -> None:
+    assert of_a(pg, "SELECT count(*) FROM redrives") == [(0,)] and pg.ask("SELECT count(*) FROM redrives")[0][0] > 0
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -7,7 +7,7 @@ import pytest
 
 from connectors.http.clickhouse import QUERIES, text_of
 
-TABLES = re.compile(r"\bFROM\s+((?:chain|step|dependency)_\w+)(.*?)(?=\bGROUP BY|\bORDER BY|\Z)", re.DOTALL)
+TABLES = re.compile(r"\bFROM\s+((?:trace|dependency)_use\(tenant = %\(tenant\)s, since_us = %\(since_us\)s, until_us = %\(until_us\)s\)|(?:chain|trace|dependency)_\w+)(.*?)(?=\bGROUP BY|\bORDER BY|\Z)", re.DOTALL)
 
 
 @pytest.mark.parametrize("path", sorted(QUERIES.glob("*.sql")), ids=lambda path: path.stem)

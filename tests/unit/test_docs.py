@@ -163,7 +163,7 @@ def test_the_sdk_example_reports_valid_events(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events: list[tuple[bytes, bytes]] = []
-    monkeypatch.setattr(flowchain, "KafkaChannel", lambda counts, *_: flowchain.MemoryChannel(counts, events))
+    monkeypatch.setattr("flowchain.starting.KafkaChannel", lambda counts, *_: flowchain.MemoryChannel(counts, events))
     exec(block_with(README, "flowchain.init"), {})
     assert flowchain.shutdown(5.0)
     assert "work" in capsys.readouterr().out

@@ -76,7 +76,7 @@ EVENT_MORE = {
 }  # fmt: skip
 STEP_MORE = EVENT_MORE | {"span": ids, "parents": parents, "attempt": st.integers(1, 10_000)}
 ENDED_MORE = STEP_MORE | {"duration_us": times, "resources": resources, "consumed": consumed}
-FAILURE = {"error_message": st.text(max_size=2048)}
+FAILURE = {"error_message": st.text(max_size=2048), "error_category": names}
 LEVELS = st.sampled_from(["trace", "debug", "info", "warn", "error", "fatal"])
 SHARES = {name: st.floats(0, 1e6) | st.integers(0, 10**6) for name in ("cpu_ratio", "memory_ratio", "io_wait_ratio")}
 RATES = {f"network_{way}_bytes_per_s": st.floats(0, 1e18) for way in ("receive", "transmit")}

@@ -296,6 +296,18 @@ def test_the_helper_reads_a_kafka_message() -> None:
         partition: Callable[[], int] = staticmethod(lambda: 2)
         offset: Callable[[], int] = staticmethod(lambda: 9)
         timestamp: Callable[[], tuple[int, int]] = staticmethod(lambda: (1, 1_000))
+        headers: Callable[[], None] = staticmethod(lambda: None)
 
     consumed = flowchain.consumed(Message())
     assert consumed[:3] == ("orders", 2, 9) and consumed.broker_us > 0
+
+
+def test_what_reports_in_the_middle_of_a_report_does_not_wait_for_itself() -> None:
+    """A signal handler, or a finalizer that closes a generator, may run while the host's thread holds one of our locks."""
+    kept: list[Encoded] = []
+    flowchain.init("shop", channel=lambda counts: MemoryChannel(counts, kept), sample_rate=0.5)
+    publisher, sampler = flowchain._publisher, flowchain._tracker.sampler
+    assert isinstance(publisher, Publisher) and sampler is not None
+    with publisher._room, publisher._lock, publisher.counts._lock, sampler._lock, flowchain.execution("order"):
+        flowchain._tracker.guard("no_reason", "")
+    assert flowchain.shutdown(5.0) is True and len(kept) == 2

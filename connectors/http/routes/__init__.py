@@ -4,6 +4,7 @@ from connectors.http.routes import (
     alerts,
     business,
     components,
+    coverage,
     credentials,
     events,
     executions,
@@ -18,5 +19,7 @@ from connectors.http.routes import (
 )
 
 ROUTERS = tuple(
-    module.router for module in (events, flows, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta)
+    module.router for module in (
+        events, flows, coverage, credentials, executions, health, components, incidents, alerts, slos, live, business, tenants, operations, meta,
+    )
 )

@@ -1,4 +1,7 @@
-"""What the business asks: which chains are used, whether they get slower, what fails for whom, and what costs most."""
+"""What the business asks: which chains are used, whether they get slower, what fails for whom, and what costs most.
+
+But for the slowest runs, a stretch of time stands for the quarters of an hour that begin in it.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -21,7 +24,7 @@ class ChainUse(BaseModel):
 
     chain: str
     executions: int
-    users: int
+    users: int = Field(description="distinct users, within 2 %")
     success_ratio: float
     tiers: list[str]
 
@@ -41,7 +44,7 @@ class ChainTrend(BaseModel):
 
 
 class FailingStep(BaseModel):
-    """How often a step fails for a tier; runs and failures within 1 %."""
+    """How often a step fails for a tier."""
 
     chain: str
     step: str
@@ -96,7 +99,7 @@ def most_used_chains(scope: Reader, stretch: times.Month, limit: Most = 20) -> l
 
 @router.get("/business/chain-trends", summary="Are chains getting faster or slower over time?")
 def chain_trends(
-    scope: Reader, stretch: times.Month, limit: Most = 100, bucket_s: Annotated[int, Query(ge=1, le=604_800, description="length of a point, seconds")] = 86_400
+    scope: Reader, stretch: times.Month, limit: Most = 100, bucket_s: Annotated[int, Query(ge=900, le=604_800, multiple_of=900, description="length of a point, seconds; whole quarters of an hour")] = 86_400
 ) -> list[ChainTrend]:
     """Return chains by how much they have changed, with the point in time where their level changed most."""
     rows = scope.select("chain_trends", since_us=stretch.since_us, until_us=stretch.until_us, step_us=bucket_s * 1_000_000, limit=limit)

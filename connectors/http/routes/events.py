@@ -13,6 +13,7 @@ from connectors.http.problems import MEDIA_TYPE, Problem, Refused
 from connectors.http.scope import Emitter
 from connectors.http.services import Services
 from connectors.http.sockets import POLICY, TRY_LATER, principal_of, tenant_of, token_of
+from connectors.intake.inflating import TooLong, inflate
 from connectors.intake.posted import TAKEN, Unreadable, events_of, judge, read_body
 from connectors.telemetry import INTAKE_EVENTS
 from schemas.topics import EVENTS
@@ -51,17 +52,29 @@ class Taken(BaseModel):
 async def send_events(request: Request, scope: Emitter) -> Taken:
     """Put events on the events topic: one or an array of them, or CloudEvents (binary, structured, batch). Answered when the brokers have them.
 
-    An event without a tenant gets the key's. A request that is sent again changes nothing: an event's `span` and `id` tell it from others.
+    The body may be gzip. An event without a tenant gets the key's. A request that is sent again changes nothing: an event's `span` and `id` tell it from others.
     """
     content_type = request.headers.get("content-type", "")
     is_binary = "ce-specversion" in request.headers
     if not is_binary and content_type.partition(";")[0].strip().lower() not in TAKEN:
         raise Refused(415, f"the content type is {', '.join(TAKEN)}")
     try:
-        values = read_body(content_type, list(request.headers.items()), await request.body())
+        values = read_body(content_type, list(request.headers.items()), await _body(request, scope.services.settings.api_body_bytes))
     except Unreadable as error:
         raise Refused(400, str(error)) from error
     return await _take(scope.services, values, scope.tenant, "http")
+
+
+async def _body(request: Request, most_bytes: int) -> bytes:
+    """Return the body, decompressed."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "identity"):
+        raise Refused(415, "the content encoding is gzip or none")
+    body = await request.body()
+    try:
+        return inflate(body, most_bytes) if encoding == "gzip" else body
+    except ValueError as error:
+        raise Refused(413 if isinstance(error, TooLong) else 400, str(error)) from error
 
 
 @router.websocket("/ws")

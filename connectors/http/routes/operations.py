@@ -126,12 +126,14 @@ def show_letter(scope: Overseer, letter: LetterName, of: Of = EVENTS.name) -> Le
 def redrive_letters(scope: Operator, body: RedriveIn) -> Redriven:
     """Send letters to the events topic again; each is sent once, so this needs no idempotency key.
 
-    Those that ingest would refuse again stay, with the reason. Letters are never deleted.
+    Those that ingest would refuse again stay, with the reason. Letters are never deleted. Who sent which stands in the audit log.
     """
     settings = scope.services.settings
     found = find_letters(settings, DEAD_LETTERS[EVENTS.name], [_id(name) for name in body.letters])
     send, keep = sort_out(settings, found, again=body.again)
-    if not body.dry_run:
+    if send and not body.dry_run:
+        with scope.database() as connection:
+            connection.execute("INSERT INTO redrives (letters, again) VALUES (%s, %s)", [[_name(x) for x in send], body.again])
         redrive(settings, send)
     missing = sorted(set(body.letters) - {_name(x) for x in found})
     kept = [Kept(letter=_name(x.stored), why=x.why) for x in keep] + [Kept(letter=name, why="there is no such letter") for name in missing]

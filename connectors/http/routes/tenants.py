@@ -11,7 +11,7 @@ from connectors.http import times
 from connectors.http.idempotency import once
 from connectors.http.paging import Page, Paged
 from connectors.http.problems import COMMON, not_found
-from connectors.http.scope import Administrator, Fingerprint, IdempotencyKey, Overseer, Owner, Reader
+from connectors.http.scope import Administrator, Auditor, Fingerprint, IdempotencyKey, Overseer, Owner, Reader
 from connectors.keys import Role, create_key, revoke_key
 from connectors.registry.tenants import put_tenant, remove_tenant
 from schemas.base import WITHOUT_CONTROLS
@@ -218,10 +218,10 @@ def end_key(scope: Administrator, key: KeyId) -> None:
 
 @router.get("/audit", summary="The audit log")
 def list_audit(
-    scope: Administrator, page: Paged, stretch: times.Month, object_type: Annotated[str, Query(max_length=64, pattern=WITHOUT_CONTROLS)] = "",
+    scope: Auditor, page: Paged, stretch: times.Month, object_type: Annotated[str, Query(max_length=64, pattern=WITHOUT_CONTROLS)] = "",
     object_id: Annotated[str, Query(max_length=256, pattern=WITHOUT_CONTROLS)] = "",
 ) -> Page[AuditEntry]:  # fmt: skip
-    """Return what was changed by whom, the latest first."""
+    """Return what was changed by whom, the latest first; with a key of every tenant that names none, of all."""
     after = page.after(int)
     rows = scope.rows(
         AUDIT, tenant=scope.tenant, since=stretch.since, until=stretch.until, type=object_type, id=object_id, after=after[0] if after else None,
@@ -259,7 +259,7 @@ FROM flow_usage_daily WHERE day >= %(since)s::date AND day <= %(until)s::date
 GROUP BY tier, day ORDER BY day DESC, tier LIMIT 10000"""
 AUDIT = """
 SELECT id, tenant, at, actor, action, object_type, object_id, before, after FROM audit_log
-WHERE tenant = %(tenant)s AND at >= %(since)s AND at < %(until)s
+WHERE (%(tenant)s = '*' OR tenant = %(tenant)s) AND at >= %(since)s AND at < %(until)s
     AND (%(type)s = '' OR object_type = %(type)s) AND (%(id)s = '' OR object_id = %(id)s)
     AND (%(after)s::bigint IS NULL OR id < %(after)s)
 ORDER BY id DESC LIMIT %(limit)s"""

@@ -20,19 +20,12 @@ FROM
             arraySort(groupArray((bucket_us, mean))) AS points, sum(executions) AS executions_in_all
         FROM
         (
-            SELECT chain, intDiv(toUnixTimestamp64Micro(start), %(step_us)s) * %(step_us)s AS bucket_us,
-                avg(duration) AS mean, count() AS executions
-            FROM
-            (
-                SELECT chain, execution, argMax(start_time, revision) AS start, argMax(duration_us, revision) AS duration,
-                    argMax(status, revision) AS last_status
-                FROM chain_execution_traces
-                WHERE tenant = %(tenant)s AND record_kind = 'execution'
-                    AND start_time >= fromUnixTimestamp64Micro(%(since_us)s) AND start_time < fromUnixTimestamp64Micro(%(until_us)s)
-                GROUP BY chain, execution
-            )
-            WHERE last_status = 'completed'
+            SELECT chain, intDiv(toUnixTimestamp(quarter) * 1000000, %(step_us)s) * %(step_us)s AS bucket_us,
+                sum(completed_us) / sum(completed) AS mean, sum(completed) AS executions
+            FROM trace_use(tenant = %(tenant)s, since_us = %(since_us)s, until_us = %(until_us)s)
+            WHERE tenant = %(tenant)s AND record_kind = 'execution'
             GROUP BY chain, bucket_us
+            HAVING executions > 0
         )
         GROUP BY chain
     )

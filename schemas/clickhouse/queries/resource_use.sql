@@ -1,16 +1,10 @@
--- Which chains consume most resources?
+-- Which chains consume most resources? What their steps used, beside how often the chains ran.
 SELECT
-    chain, uniqExact(execution) AS executions, sum(cpu) AS cpu_us, sum(io_wait) AS io_wait_us, max(memory) AS memory_max_bytes,
-    sum(duration) AS busy_us, cpu_us / executions AS cpu_us_per_execution
-FROM
-(
-    SELECT chain, execution, span, argMax(t.cpu_us, t.revision) AS cpu, argMax(t.io_wait_us, t.revision) AS io_wait,
-        argMax(t.memory_bytes, t.revision) AS memory, argMax(t.duration_us, t.revision) AS duration
-    FROM chain_execution_traces AS t
-    WHERE tenant = %(tenant)s AND record_kind = 'step'
-        AND start_time >= fromUnixTimestamp64Micro(%(since_us)s) AND start_time < fromUnixTimestamp64Micro(%(until_us)s)
-    GROUP BY chain, execution, span
-)
+    chain, sumIf(runs, record_kind = 'execution') AS executions, sumIf(u.cpu_us, record_kind = 'step') AS cpu_us,
+    sumIf(u.io_wait_us, record_kind = 'step') AS io_wait_us, max(u.memory_max_bytes) AS memory_max_bytes,
+    sumIf(u.busy_us, record_kind = 'step') AS busy_us, if(executions = 0, 0., cpu_us / executions) AS cpu_us_per_execution
+FROM trace_use(tenant = %(tenant)s, since_us = %(since_us)s, until_us = %(until_us)s) AS u
+WHERE tenant = %(tenant)s
 GROUP BY chain
 ORDER BY cpu_us DESC, busy_us DESC, chain
 LIMIT %(limit)s

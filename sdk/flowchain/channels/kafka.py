@@ -1,71 +1,12 @@
-"""Where events go: Kafka, a file of JSON lines, or a list. All are used from the publisher's thread only."""
+"""Kafka: the default way out. librdkafka is loaded when the channel is made, so that importing the SDK costs nothing."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, Message, Producer
-
+from flowchain.channels.base import Encoded
 from flowchain.counts import Counts
 
-Encoded = tuple[bytes, bytes]
-"""(key, value) of one event."""
-
-
-class Channel(Protocol):
-    """Takes events in order. It may raise; the publisher then counts the events as lost and goes on."""
-
-    def send(self, events: list[Encoded]) -> list[Encoded]:
-        """Take events and return those that there was no room for, to be given again later."""
-
-    def poll(self, timeout_s: float) -> None:
-        """Do what is due (delivery reports), waiting at most `timeout_s`."""
-
-    def close(self, timeout_s: float) -> int:
-        """Deliver what was taken, within `timeout_s`; return how many events are given up."""
-
-
-MakeChannel = Callable[[Counts], Channel]
-
-
-class MemoryChannel:
-    """Keeps the events in a list, for tests and small simulations."""
-
-    def __init__(self, counts: Counts, events: list[Encoded]) -> None:
-        self._counts = counts
-        self._events = events
-
-    def send(self, events: list[Encoded]) -> list[Encoded]:
-        self._events.extend(events)
-        self._counts.delivered(len(events))
-        return []
-
-    def poll(self, timeout_s: float) -> None:
-        pass
-
-    def close(self, timeout_s: float) -> int:
-        return 0
-
-
-class FileChannel:
-    """Appends JSON lines to a file, for hosts without a way to Kafka."""
-
-    def __init__(self, counts: Counts, path: Path) -> None:
-        self._counts = counts
-        self._file = path.open("ab")
-
-    def send(self, events: list[Encoded]) -> list[Encoded]:
-        self._file.write(b"".join(value + b"\n" for _, value in events))
-        self._counts.delivered(len(events))
-        return []
-
-    def poll(self, timeout_s: float) -> None:
-        self._file.flush()
-
-    def close(self, timeout_s: float) -> int:
-        self._file.close()
-        return 0
-
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
 
 KAFKA_DEFAULTS: dict[str, Any] = {
     "client.id": "flowchain-sdk",
@@ -87,7 +28,10 @@ class KafkaChannel:
     """An idempotent producer to one topic. Never waits for the broker but in `close`."""
 
     def __init__(self, counts: Counts, topic: str, settings: dict[str, Any]) -> None:
+        from confluent_kafka import KafkaError, Producer
+
         self._counts = counts
+        self._queue_full = KafkaError._QUEUE_FULL
         self._topic = topic
         self._reported = 0
         ours = {"on_delivery": self._on_delivery, "error_cb": self._on_error}
@@ -104,7 +48,7 @@ class KafkaChannel:
         error = message.get("_error")
         if error is None:
             return False
-        if error.code() == KafkaError._QUEUE_FULL:
+        if error.code() == self._queue_full:
             return True
         self._counts.drop("refused", error)
         return False
@@ -125,10 +69,10 @@ class KafkaChannel:
             self._counts.delivered(self._reported)
             self._reported = 0
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _on_error(self, error: "KafkaError") -> None:
         self._counts.tell(f"kafka {error.name()}", error)
 
-    def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
+    def _on_delivery(self, error: "KafkaError | None", _message: "Message") -> None:
         if error is None:
             self._reported += 1
         else:
