@@ -9,11 +9,18 @@ from helpers_api import Api, running_api, served
 
 import flowchain
 from connectors.log import read_topic
+from flowchain.integrations import options
 from infra.devstack import Stack
 from schemas.events import CHAIN_MESSAGE
 from schemas.topics import EVENTS
 
 EVENTS_OF_A_RUN = ["execution.started", "step.started", "step.completed", "execution.completed"]
+
+
+@pytest.fixture(autouse=True)
+def _only_what_is_reported_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test may have instrumented this process, and with it the API that runs inside: its requests begin nothing."""
+    monkeypatch.setattr(options, "current", options.Options(begin=False))
 
 
 @pytest.fixture(scope="module")
