@@ -49,7 +49,7 @@ test: install ## all tests: those without engines, those on engines, those of th
 	@$(BIN)/pytest -n 2 --dist loadfile --durations=10 tests/integration
 	@$(BIN)/pytest -n 2 --dist loadfile --durations=5 tests/e2e
 
-test-long: install ## what takes minutes: a real system's traces imported, benches of whole pipelines (five minutes)
+test-long: install ## what takes minutes: a real system's traces, benches of whole pipelines, examples in other languages (eight minutes)
 	@$(BIN)/pytest tests/long
 
 test-chaos: install ## a short `make chaos`, as a test (five minutes)
