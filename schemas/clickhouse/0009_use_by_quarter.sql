@@ -57,12 +57,14 @@ ORDER BY (tenant, record_kind, quarter, chain, step, component, tier)
 TTL counted_at + INTERVAL 180 DAY
 COMMENT 'Use of chains and steps per quarter of an hour, counted when it had settled, kept 180 days; read trace_use';
 
--- At most 2000 quarters at a time, the newest first: a backlog is counted bit by bit. No row is inserted before it began, but
+-- All rows of a counting have one moment: now() may be another second in another part of a query.
+-- At most 500 quarters at a time, the newest first: a backlog is counted bit by bit, and a counting is one part of the table, so
+-- that nobody sees half of it. No row is inserted before it began, but
 -- for a clock that is ahead, which ingest refuses beyond minutes: so whole days of insertion are left out.
 CREATE MATERIALIZED VIEW IF NOT EXISTS trace_use_counted_mv REFRESH EVERY 1 MINUTE APPEND TO trace_use_counted
 AS WITH
     (
-        SELECT groupArray((tenant, quarter)) FROM
+        SELECT (groupArray((tenant, quarter)), now()) FROM
         (
             SELECT t.tenant AS tenant, t.quarter AS quarter
             FROM (SELECT tenant, quarter, max(changed_at) AS changed FROM trace_quarters GROUP BY tenant, quarter) AS t
@@ -70,14 +72,16 @@ AS WITH
                 ON c.tenant = t.tenant AND c.quarter = t.quarter
             WHERE t.changed + 60 < now() AND c.counted < t.changed + 60
             ORDER BY quarter DESC, tenant
-            LIMIT 2000
+            LIMIT 500
         )
-    ) AS due
+    ) AS found,
+    found.1 AS due,
+    found.2 AS moment
 SELECT
     tenant, record_kind, quarter, chain, step, component, tier, count() AS runs, countIf(status = 'completed') AS completed,
     countIf(status = 'failed') AS failed, sumIf(duration_us, status = 'completed') AS completed_us, sum(duration_us) AS busy_us,
     sum(cpu_us) AS cpu_us, sum(io_wait_us) AS io_wait_us, max(memory_bytes) AS memory_max_bytes,
-    uniqCombined64StateIf(14)(user, user != '') AS users, now() AS counted_at
+    uniqCombined64StateIf(14)(user, user != '') AS users, moment AS counted_at
 FROM
 (
     SELECT tenant, record_kind, chain, execution, span, newest.1 AS quarter, newest.2 AS step, newest.3 AS component, newest.4 AS tier,
@@ -97,7 +101,7 @@ FROM
 )
 GROUP BY tenant, record_kind, quarter, chain, step, component, tier
 UNION ALL
-SELECT pair.1, '', pair.2, '', '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, uniqCombined64StateIf(14)('', false), now()
+SELECT pair.1, '', pair.2, '', '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, uniqCombined64StateIf(14)('', false), moment
 FROM (SELECT arrayJoin(due) AS pair)
 GROUP BY pair
 SETTINGS max_bytes_before_external_group_by = 500000000

@@ -48,7 +48,7 @@ COMMENT 'Use of dependencies per hour, counted when it had settled, kept 180 day
 CREATE MATERIALIZED VIEW IF NOT EXISTS dependency_use_counted_mv REFRESH EVERY 1 MINUTE APPEND TO dependency_use_counted
 AS WITH
     (
-        SELECT groupArray((tenant, hour)) FROM
+        SELECT (groupArray((tenant, hour)), now()) FROM
         (
             SELECT h.tenant AS tenant, h.hour AS hour
             FROM (SELECT tenant, hour, max(changed_at) AS changed FROM dependency_hours GROUP BY tenant, hour) AS h
@@ -56,12 +56,14 @@ AS WITH
                 ON c.tenant = h.tenant AND c.hour = h.hour
             WHERE h.changed + 60 < now() AND c.counted < h.changed + 60
             ORDER BY hour DESC, tenant
-            LIMIT 2000
+            LIMIT 500
         )
-    ) AS due
+    ) AS found,
+    found.1 AS due,
+    found.2 AS moment
 SELECT
     tenant, hour, kind, source, target, topic, chain, sum(newest.1) AS count, sum(newest.2) AS failed, sum(newest.3) AS latency_sum_us,
-    max(newest.4) AS latency_max_us, now() AS counted_at
+    max(newest.4) AS latency_max_us, moment AS counted_at
 FROM
 (
     SELECT tenant, kind, source, target, topic, chain, toStartOfHour(toDateTime(window_start, 'UTC')) AS hour, window_start,
@@ -73,7 +75,7 @@ FROM
 )
 GROUP BY tenant, hour, kind, source, target, topic, chain
 UNION ALL
-SELECT pair.1, pair.2, '', '', '', '', '', 0, 0, 0., 0, now()
+SELECT pair.1, pair.2, '', '', '', '', '', 0, 0, 0., 0, moment
 FROM (SELECT arrayJoin(due) AS pair)
 GROUP BY pair
 SETTINGS max_bytes_before_external_group_by = 500000000
