@@ -108,7 +108,9 @@ def run_services(stack: Stack, settings: Settings, services: ExitStack) -> tuple
 
 def told(api: httpx.Client) -> tuple[list[Step], dict[str, Any]]:
     """Return what the API says, once it says of every hop."""
-    coverage = api.get("/v1/flows/delivery/coverage").json()
+    answer = api.get("/v1/flows/delivery/coverage")
+    assert answer.status_code == httpx.codes.OK, answer.text
+    coverage = answer.json()
     assert coverage["thread"]["runs"] >= PARCELS + 5, coverage
     listed = []
     cursor: str | None = ""
