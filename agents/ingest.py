@@ -10,9 +10,7 @@ of a transaction runs beside it, while the records of the next one are applied.
 
 import signal
 import time
-from collections.abc import Callable
 from itertools import groupby
-from types import FrameType
 from typing import Any, cast
 from uuid import uuid4
 
@@ -20,6 +18,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import ingest_output as output
+from agents.following import Follower, consumer_config
 from agents.garbage import spare_collections
 from agents.ingest_letters import dead_letters
 from agents.ingest_metrics import measure
@@ -42,7 +41,6 @@ log = structlog.get_logger("ingest")
 
 CHUNK = 5_000
 POLL_S = 0.02
-Rebalance = Callable[[Consumer, list[TopicPartition]], None]
 
 
 class TooManyDeadLetters(Exception):
@@ -52,10 +50,11 @@ class TooManyDeadLetters(Exception):
     """EX_DATAERR: a restart mends nothing."""
 
 
-class IngestWorker:
+class IngestWorker(Follower):
     """Follows the partitions that the consumer group gives it."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         self.settings = settings
         self.topic = settings.topic(EVENTS_TOPIC.name)
         self.rules = RuleBook(limit=settings.max_definitions)
@@ -76,13 +75,10 @@ class IngestWorker:
         """How many messages are asked for: those of the last chunk held CHUNK events, about."""
         self._dead_letters = 0
         self._refusals = Refusals(settings.dead_letter_window, settings.dead_letter_ratio)
-        self._failure: BaseException | None = None
-        """What ended the loop, or was raised in a rebalance callback, where the client would lose it."""
-        self._stopping = False
         transactional_id = f"{settings.group('ingest')}-{settings.worker_id or uuid4().hex}"
         producer = transactional_producer(settings, transactional_id, **{"queue.buffering.max.messages": 1_000_000})
         self._transactions = Transactions(producer, self._on_committed)
-        self._consumer = self._connect_consumer()
+        self._consumer = Consumer({**consumer_config(settings, "ingest"), "enable.partition.eof": True})
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; raises on anything that a restart has to mend."""
@@ -220,18 +216,6 @@ class IngestWorker:
 
     # -- rebalances -----------------------------------------------------------------------------------------------
 
-    def _kept(self, callback: Rebalance) -> Rebalance:
-        """Return a callback that keeps what it raises for the loop; after the first error there is nothing more to do."""
-
-        def call(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            try:
-                if self._failure is None:
-                    callback(consumer, partitions)
-            except Exception as error:  # noqa: BLE001 - raised again by the loop
-                self._failure = error
-
-        return call
-
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         partitions = sorted(tp.partition for tp in assigned)
         committed = offsets_committed(consumer, self.topic, partitions)
@@ -286,41 +270,13 @@ class IngestWorker:
         self._drop(revoked)
         log.info("revoked", partitions=sorted(tp.partition for tp in revoked))
 
-    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
-        # Somebody else may own them already; what is pending must not be committed, so start anew.
-        log.error("partitions lost", partitions=sorted(tp.partition for tp in lost))
-        raise KafkaException(KafkaError(KafkaError.REBALANCE_IN_PROGRESS, "partitions were lost"))
-
     def _drop(self, gone: list[TopicPartition]) -> None:
         for tp in gone:
             self._refusals.forget(tp.partition)
             for state in (self.trackers, self._pending, self._idle):
                 state.pop(tp.partition, None)
 
-    # -- clients --------------------------------------------------------------------------------------------------
-
-    def _connect_consumer(self) -> Consumer:
-        return Consumer(
-            {
-                **self.settings.kafka(),
-                "group.id": self.settings.group("ingest"),
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "partition.assignment.strategy": "cooperative-sticky",
-                # Back under its name a worker has its partitions again at once, and not after session_timeout_s.
-                **({"group.instance.id": self.settings.worker_id} if self.settings.worker_id else {}),
-                "session.timeout.ms": round(self.settings.session_timeout_s * 1000),
-                "heartbeat.interval.ms": max(500, round(self.settings.session_timeout_s * 100)),
-                "enable.partition.eof": True,
-                "fetch.queue.backoff.ms": 5,
-                "fetch.wait.max.ms": 50,
-                "queued.max.messages.kbytes": 65_536,
-            }
-        )
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
+    # -- process ---------------------------------------------------------------------------------------------------
 
     def _details(self) -> dict[str, Any]:
         return {

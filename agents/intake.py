@@ -7,8 +7,6 @@ transaction. On any error: abort, exit, be restarted.
 
 import signal
 import time
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +14,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agents import intake_output as output
+from agents.following import Follower, consumer_config
 from agents.garbage import spare_collections
 from agents.intake_state import restore
 from connectors.intake.bridges import Bridge, cloudevents_bridge, mapped_bridge, spans_bridge
@@ -48,13 +47,13 @@ REFRESH_MS = 10_000
 """How soon a topic that is made later is seen."""
 Place = tuple[str, int]
 """A topic and a partition."""
-Rebalance = Callable[[Consumer, list[TopicPartition]], None]
 
 
-class IntakeWorker:
+class IntakeWorker(Follower):
     """Follows the partitions that the consumer group gives it, and answers OTLP."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         self.settings = settings
         self.health = Health("intake")
         self.health.details = self._details
@@ -70,12 +69,10 @@ class IntakeWorker:
         """Those that the transaction is about."""
         self._open = False
         """Whether there is a transaction."""
-        self._failure: BaseException | None = None
-        self._stopping = False
         producer = transactional_producer(settings, f"{settings.group('intake')}-{settings.worker_id or uuid4().hex}", **{"queue.buffering.max.messages": 1_000_000})
         self._transactions = Transactions(producer, self._on_committed)
         self._receivers = Receivers(settings)
-        self._consumer = Consumer(_consumer_config(settings))
+        self._consumer = Consumer({**consumer_config(settings, "intake"), "topic.metadata.refresh.interval.ms": REFRESH_MS})
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; raises on anything that a restart has to mend."""
@@ -177,18 +174,6 @@ class IntakeWorker:
 
     # -- rebalances -----------------------------------------------------------------------------------------------
 
-    def _kept(self, callback: Rebalance) -> Rebalance:
-        """Return a callback that keeps what it raises for the loop; after the first error there is nothing more to do."""
-
-        def call(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            try:
-                if self._failure is None:
-                    callback(consumer, partitions)
-            except Exception as error:  # noqa: BLE001 - raised again by the loop
-                self._failure = error
-
-        return call
-
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         starts = []
         for topic in sorted({tp.topic for tp in assigned}):
@@ -232,14 +217,7 @@ class IntakeWorker:
                 self._traces.pop(tp.partition, None)
         log.info("revoked", partitions=[f"{tp.topic}/{tp.partition}" for tp in revoked])
 
-    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
-        # Somebody else may own them already; what is pending must not be committed, so start anew.
-        raise KafkaException(KafkaError(KafkaError.REBALANCE_IN_PROGRESS, "partitions were lost"))
-
     # -- process --------------------------------------------------------------------------------------------------
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
 
     def _details(self) -> dict[str, Any]:
         traces = {str(partition): len(held.traces) for partition, held in sorted(self._traces.copy().items())}
@@ -260,21 +238,3 @@ def _pattern(topic: str) -> str:
     """Return a topic as a pattern: subscribed to by name, one that nobody has made yet would be an error."""
     return f"^{topic.replace('.', '[.]')}$"
 
-
-def _consumer_config(settings: Settings) -> dict[str, Any]:
-    return {
-        **settings.kafka(),
-        "group.id": settings.group("intake"),
-        "enable.auto.commit": False,
-        "auto.offset.reset": "error",
-        "isolation.level": "read_committed",
-        "partition.assignment.strategy": "cooperative-sticky",
-        # Back under its name a worker has its partitions again at once, and not after session_timeout_s.
-        **({"group.instance.id": settings.worker_id} if settings.worker_id else {}),
-        "session.timeout.ms": round(settings.session_timeout_s * 1000),
-        "heartbeat.interval.ms": max(500, round(settings.session_timeout_s * 100)),
-        "topic.metadata.refresh.interval.ms": REFRESH_MS,
-        "fetch.queue.backoff.ms": 5,
-        "fetch.wait.max.ms": 50,
-        "queued.max.messages.kbytes": 65_536,
-    }
