@@ -17,16 +17,16 @@ from schemas import topics
 from schemas.definitions import SLO, ChainDefinition, ChainStep
 from schemas.slo import SloStatus
 from schemas.tenants import LimitReached, Tenant, TierLimits
-from streams.burn import SloRule
+from streams.burn import SECOND, SloRule
 
 
 def definition(chain: str, tenant: str | None = None, **more: Any) -> ChainDefinition:
     return ChainDefinition(name=chain, tenant=tenant, steps=(ChainStep(name="a", component="A", optional=True),), **more)
 
 
-def executions(count: int, tenant: str, failed: int = 0) -> list[Raw]:
+def executions(count: int, tenant: str, failed: int = 0, begin_us: int | None = None) -> list[Raw]:
     """So many executions that end one millisecond after the other."""
-    begin_us, found = now_us(), []
+    begin_us, found = begin_us or now_us(), []
     for number in range(count):
         key = f"{tenant}-{begin_us}-{number}"
         failure = {"error_type": "Timeout"} if number < failed else {}
@@ -55,7 +55,8 @@ def statuses(pipe: Pipeline) -> dict[bytes, SloStatus]:
 def test_objectives_and_limits_are_told_and_outlive_a_kill(running: Pipeline) -> None:
     publish_tenants(running.settings, [Tenant(tenant="acme", tier="free", limits=TierLimits(max_executions_per_day=50, max_chains=1))])
     publish_definitions(running.settings, [definition("order", slo=SLO(objective=0.9))])
-    running.send(executions(45, "acme", failed=3) + executions(100, "globex", failed=50))
+    second_us = now_us() // SECOND * SECOND  # all in one window: of what comes in a second one, the next word is a minute away
+    running.send(executions(45, "acme", 3, second_us) + executions(100, "globex", 50, second_us))
     running.eventually(lambda: len(limits(running)) >= 3)
     running.eventually(lambda: len(statuses(running)) == 2)
     found = statuses(running)
